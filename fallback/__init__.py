@@ -1,0 +1,7 @@
+"""The NumPy twins: the definition of what the CUDA kernels compute. Installed as `gpucoadd.fallback`."""
+
+from .growing import grow
+from .labelling import label
+from .statistics import Rules, stack_statistics
+
+__all__ = ["Rules", "grow", "label", "stack_statistics"]

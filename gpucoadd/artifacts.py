@@ -1,0 +1,438 @@
+"""
+Finding artifacts: what differs from the template in few epochs.
+
+Every PSF-matched warp is compared with the template; significant pixels become footprints;
+pixels are counted over the epochs. A footprint that is rare is an artifact; one that recurs is a
+variable source or a bad subtraction and stays.
+
+Why two loops: the rule needs the count over all epochs, so the first loop keeps every epoch's
+footprints (sparse: a few per cent of the pixels) and the second judges them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import Array, array_module
+from .configuration import CoaddConfig, Persistence, Prefilter
+from .detection import Footprints, NothingUndetectedError, detect, detect_template, label
+from .images import Frozen, MaskedImage, WarpStack, check_dtype
+from .masks import MaskSchema
+from .planes import BitPlanes
+from .variance import variance_scale
+from .workers import check_memory, check_threads, in_order
+from .combination import Work
+
+logger = logging.getLogger(__name__)
+
+
+class Artifacts(Frozen):
+    """
+    What `find_artifacts` found.
+
+    Attributes
+    ----------
+    epochs : tuple
+        Ids of the epochs, in the order of the planes.
+    clipped, no_data, edge : array, shape (epoch, y, x), bool
+        Artifact pixels; pixels without data in the PSF-matched warp; its EDGE pixels. Unpacked
+        from bits at every access; `plane` gives one epoch.
+    epoch_count : array, shape (y, x), int32
+        In how many epochs the pixel lies in a candidate.
+    n_image_matched : array, shape (y, x), int32
+        How many epochs have good data there.
+    variance_scale : numpy.ndarray, shape (epoch,), float64
+        Factor applied to each epoch's variance; NaN where none was.
+    template_footprints : array, shape (y, x), int32
+        0 or the number of the bright template source.
+    """
+
+    epochs: tuple[Hashable, ...]
+    epoch_count: Array
+    n_image_matched: Array
+    variance_scale: np.ndarray
+    template_footprints: Array
+    bits: dict[str, BitPlanes]
+
+    def __init__(self, **values: Any) -> None:
+        self._set(**values)
+
+    def plane(self, kind: str, epoch: int) -> Array:
+        """(y, x) bool plane of `kind` ("clipped", "no_data" or "edge") for the epoch at position `epoch`."""
+        return self.bits[kind].plane(epoch)
+
+    @property
+    def clipped(self) -> Array:
+        """(epoch, y, x) bool: artifact pixels."""
+        return self.bits["clipped"].all_planes()
+
+    @property
+    def no_data(self) -> Array:
+        """(epoch, y, x) bool: no data in the PSF-matched warp."""
+        return self.bits["no_data"].all_planes()
+
+    @property
+    def edge(self) -> Array:
+        """(epoch, y, x) bool: EDGE in the PSF-matched warp."""
+        return self.bits["edge"].all_planes()
+
+
+class _Searched(NamedTuple):
+    """First loop's result for one epoch."""
+
+    footprints: Footprints
+    scale: float
+
+
+def find_artifacts(
+    psf_matched: WarpStack,
+    template: MaskedImage,
+    *,
+    config: CoaddConfig | None = None,
+    epochs: Sequence[Hashable] | None = None,
+    memory: int | None = None,
+    threads: int | None = None,
+) -> Artifacts:
+    """
+    Compare PSF-matched warps with the template, and say which pixels are artifacts.
+
+    Parameters
+    ----------
+    psf_matched : WarpStack
+        Warps with a common PSF; `psf_sigma` must be known.
+    template : MaskedImage
+        Static-sky model on the same grid and with the same PSF. If it has an attribute `psf_sigma` (as
+        what `assemble` returns), that is its width; else the widest of `psf_matched`.
+    config : CoaddConfig, optional
+    epochs : sequence of hashable, optional
+        Ids to report on, in this order; those without a warp in `psf_matched` have no data anywhere.
+        All of `psf_matched` when left out.
+    memory : int, optional
+        Bytes to use beside inputs and outputs; half of the machine's when left out.
+    threads : int, optional
+        One per processor when left out.
+
+    Returns
+    -------
+    Artifacts
+
+    Raises
+    ------
+    ValueError
+        If shapes or origins differ, or a PSF width is missing.
+
+    Notes
+    -----
+    Waits for the device a few times per epoch (sizes of what was found).
+    """
+    config = CoaddConfig() if config is None else config
+    if template.image.shape != psf_matched.shape[1:] or template.origin != psf_matched.origin:
+        raise ValueError(
+            f"template is {template.image.shape} at origin {template.origin} but the warps are "
+            f"{psf_matched.shape[1:]} at {psf_matched.origin}; both must share one pixel grid"
+        )
+    work = Work(check_memory(memory), check_threads(threads))
+    ids = psf_matched.epochs if epochs is None else tuple(epochs)
+    return search(psf_matched, template, config, ids, work)
+
+
+def search(
+    psf_matched: WarpStack, template: MaskedImage, config: CoaddConfig, ids: Sequence[Hashable], work: Work
+) -> Artifacts:
+    """`find_artifacts` without its checks."""
+    n_epochs, shape = len(ids), psf_matched.shape[1:]
+    xp = array_module(template.image)
+    where = {epoch: index for index, epoch in enumerate(psf_matched.epochs)}
+    sigma = getattr(template, "psf_sigma", None)
+    sigma = float(np.nanmax(psf_matched.psf_sigma)) if sigma is None else float(sigma)
+    bright = template_footprints(template.image, template.variance, psf_sigma=sigma, config=config)
+    bits = {kind: BitPlanes((n_epochs, *shape)) for kind in ("clipped", "no_data", "edge")}
+    epoch_count, n_image = xp.zeros(shape, dtype=xp.int32), xp.zeros(shape, dtype=xp.int32)
+    adding = threading.Lock()  # sums of integers: the order of the epochs does not show
+
+    def search_epoch(position: int) -> _Searched | None:
+        index = where.get(ids[position])
+        if index is None:
+            bits["no_data"].set_plane(position, xp.ones(shape, dtype=bool))
+            bits["edge"].set_plane(position, xp.zeros(shape, dtype=bool))
+            return None
+        footprints, scale, contributes, no_data, edge = _search_warp(psf_matched, index, template, config)
+        bits["no_data"].set_plane(position, no_data)
+        bits["edge"].set_plane(position, edge)
+        detected = footprints.paint(shape)
+        with adding:
+            xp.add(epoch_count, detected, out=epoch_count)
+            xp.add(n_image, contributes, out=n_image)
+        return _Searched(footprints, scale)
+
+    found: list[_Searched | None] = []
+    threads = _epochs_at_once(shape, work)
+    for done, searched in enumerate(in_order(search_epoch, range(n_epochs), threads=threads)):
+        found.append(searched)
+        work.progress("comparing", done + 1, n_epochs)
+    spared = bright if config.preserve_contained else None
+    for position, searched in enumerate(found):
+        if searched is None or searched.footprints.count == 0:
+            bits["clipped"].set_plane(position, xp.zeros(shape, dtype=bool))
+            continue
+        judged = _judge(searched.footprints, epoch_count, n_image, spared, config.persistence)
+        bits["clipped"].set_plane(position, judged.paint(shape))
+    scales = np.array([math.nan if searched is None else searched.scale for searched in found])
+    return Artifacts(
+        epochs=tuple(ids),
+        epoch_count=epoch_count,
+        n_image_matched=n_image,
+        variance_scale=scales,
+        template_footprints=bright,
+        bits=bits,
+    )
+
+
+_BYTES_PER_PIXEL = 80  # planes of one epoch and what is made of them while it is searched
+
+
+def _epochs_at_once(shape: tuple[int, int], work: Work) -> int:
+    return max(1, min(work.threads, work.memory // (_BYTES_PER_PIXEL * shape[0] * shape[1])))
+
+
+def _search_warp(
+    warps: WarpStack, index: int, template: MaskedImage, config: CoaddConfig
+) -> tuple[Footprints, float, Array, Array, Array]:
+    """Candidates of one warp, its variance factor, and its contributing, no-data and edge pixels."""
+    schema = warps.schema
+    image, variance, mask = warps.source.read(index, slice(0, warps.shape[1]))
+    xp = array_module(image)
+    scale = math.nan
+    if config.variance_scaling.enabled:
+        scale = variance_scale(image, variance, mask, schema=schema, config=config.variance_scaling)
+        if math.isnan(scale):
+            logger.info("epoch %s: variance not rescaled, no factor can be had", warps.epochs[index])
+        else:
+            variance = variance * xp.float32(scale)
+    difference = image - template.image
+    variance = variance + template.variance
+    contributes = xp.isfinite(difference)
+    contributes &= (mask & schema.known_bitmask(config.stacking.reject)) == 0
+    footprints = detect(
+        difference,
+        variance,
+        mask,
+        psf_sigma=float(warps.psf_sigma[index]),
+        config=config.detection,
+        exclude=schema.known_bitmask(config.detection.exclude),
+    )
+    if config.prefilter.enabled:
+        footprints = _prefilter(footprints, mask, schema, config.prefilter)
+    edge = (mask & schema.known_bitmask(("EDGE",))) != 0
+    return footprints, scale, contributes, xp.isnan(difference), edge
+
+
+def template_footprints(image: Array, variance: Array, *, psf_sigma: float, config: CoaddConfig) -> Array:
+    """
+    Label image of the bright sources that spare the candidates inside them; all 0 if they are not wanted.
+
+    Where the footprints cover everything, the threshold is raised and detection tried again.
+
+    Raises
+    ------
+    NothingUndetectedError
+        If the last attempt fails too.
+    """
+    xp = array_module(image)
+    if not config.preserve_contained:
+        return xp.zeros(image.shape, dtype=xp.int32)
+    attempts = config.template_detection_attempts
+    factor = 1.0
+    for attempt in range(attempts):
+        try:
+            return detect_template(
+                image, variance, psf_sigma=psf_sigma, config=config.template_detection, factor=factor
+            )
+        except NothingUndetectedError:
+            if attempt == attempts - 1:
+                raise
+            if attempt > int(0.4 * attempts):  # the first attempts raise the negative threshold only, as in LSST
+                factor *= config.template_detection_step
+    raise AssertionError("unreachable")
+
+
+def _prefilter(footprints: Footprints, mask: Array, schema: MaskSchema, config: Prefilter) -> Footprints:
+    xp = array_module(mask)
+    good = (mask.ravel().take(footprints.pixels) & schema.known_bitmask(config.planes)) == 0
+    areas = footprints.areas()
+    keep = footprints.total(good) / xp.maximum(areas, 1) > config.ratio
+    return footprints.select(keep)
+
+
+def _judge(
+    footprints: Footprints, epoch_count: Array, n_image: Array, template_labels: Array | None, rule: Persistence
+) -> Footprints:
+    """The artifacts among the footprints of one epoch."""
+    xp = array_module(epoch_count)
+    pixels, labels = footprints.pixels, footprints.labels
+    areas = xp.maximum(footprints.areas(), 1)
+    counts = epoch_count.ravel().take(pixels)
+    total = xp.bincount(labels, weights=n_image.ravel().take(pixels), minlength=footprints.count + 1)
+    mean = total / areas
+    limit = xp.minimum(rule.max_fraction_low * mean, rule.max_epochs + rule.max_fraction_high * mean)
+    limit = xp.trunc(limit)
+    rare = (counts > 0) & (counts <= limit.take(labels))
+    artifact = footprints.total(rare) / areas > rule.spatial_threshold
+    if template_labels is not None:
+        artifact &= ~_inside_one(footprints, template_labels)
+    return footprints.select(artifact)
+
+
+def _inside_one(footprints: Footprints, template_labels: Array) -> Array:
+    """Which footprints lie wholly inside a single template footprint, bool of shape (count + 1,)."""
+    xp = array_module(template_labels)
+    under = template_labels.ravel().take(footprints.pixels)
+    any_of = xp.zeros(footprints.count + 1, dtype=xp.int32)
+    any_of[footprints.labels] = under  # any pixel stands for all: if they differ, it does not matter which
+    differs = footprints.total(under != any_of.take(footprints.labels))
+    return (any_of > 0) & (differs == 0)
+
+
+def _as_footprints(name: str, footprints: Array) -> Footprints:
+    """From a bool plane (connected here) or a label image."""
+    xp = array_module(**{name: footprints})
+    if footprints.ndim != 2:
+        raise ValueError(f"{name} has shape {footprints.shape}; it must be (y, x), one epoch")
+    if footprints.dtype == bool:
+        return label(footprints)
+    check_dtype(name, footprints, ("int32", "int64", "bool"))
+    flat = footprints.ravel()
+    pixels = xp.flatnonzero(flat)
+    labels = flat.take(pixels).astype(xp.int32)
+    if pixels.shape[0] and int(labels.min()) < 0:
+        raise ValueError(f"{name} has negative labels; use 0 for no footprint and 1, 2, ... for footprints")
+    return Footprints(pixels, labels, int(labels.max()) if pixels.shape[0] else 0)
+
+
+def filter_artifacts(
+    footprints: Array,
+    epoch_count: Array,
+    n_image: Array,
+    *,
+    template_footprints: Array | None = None,
+    config: Persistence | None = None,
+) -> Array:
+    """
+    Which footprints of one epoch are artifacts (LSST's `filterArtifacts`).
+
+    Parameters
+    ----------
+    footprints : array, shape (y, x), bool or int32
+        Candidates of the epoch: a bool plane, whose 8-connected pieces are the footprints, or a label image.
+    epoch_count : array, shape (y, x), int
+        In how many epochs a pixel lies in a candidate.
+    n_image : array, shape (y, x), int
+        How many epochs contribute there.
+    template_footprints : array, shape (y, x), int, optional
+        Labels of bright template sources; a footprint wholly inside one of them is no artifact.
+    config : Persistence, optional
+
+    Returns
+    -------
+    array, shape (y, x), bool
+        Pixels of the footprints that are artifacts.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
+    """
+    _check_same_shape(footprints, epoch_count=epoch_count, n_image=n_image, template_footprints=template_footprints)
+    candidates = _as_footprints("footprints", footprints)
+    judged = _judge(candidates, epoch_count, n_image, template_footprints, config or Persistence())
+    return judged.paint(footprints.shape)
+
+
+def prefilter_artifacts(
+    footprints: Array, mask: Array, *, schema: MaskSchema, config: Prefilter | None = None
+) -> Array:
+    """
+    Candidates of one epoch that do not lie mostly on bad pixels (LSST's `prefilterArtifacts`).
+
+    Parameters
+    ----------
+    footprints : array, shape (y, x), bool or int32
+        As in `filter_artifacts`.
+    mask : array, shape (y, x), int32
+        Mask of the difference.
+    schema : MaskSchema
+        Names of its bits.
+    config : Prefilter, optional
+
+    Returns
+    -------
+    array, shape (y, x), bool
+        Pixels of the candidates that stay.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
+    """
+    _check_same_shape(footprints, mask=mask)
+    candidates = _as_footprints("footprints", footprints)
+    return _prefilter(candidates, mask, schema, config or Prefilter()).paint(footprints.shape)
+
+
+def propagate_edges(mask: Array, edge: Array, *, schema: MaskSchema) -> Array:
+    """
+    Coadd mask with SENSOR_EDGE and INEXACT_PSF wherever any epoch has an edge (LSST's `applyAltEdgeMask`).
+
+    Parameters
+    ----------
+    mask : array, shape (y, x), int32
+    edge : array, shape (epoch, y, x), bool
+        Edge pixels of every epoch, as `Artifacts.edge`.
+    schema : MaskSchema
+        Has SENSOR_EDGE and INEXACT_PSF.
+
+    Returns
+    -------
+    array, shape (y, x), int32
+        A new mask.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit.
+    KeyError
+        If `schema` lacks one of the two planes.
+    """
+    xp = array_module(mask=mask, edge=edge)
+    if edge.ndim != 3 or edge.shape[1:] != mask.shape:
+        raise ValueError(f"edge has shape {edge.shape} but mask has {mask.shape}; edge is (epoch, y, x)")
+    return _with_edges(xp, mask, edge.any(axis=0), schema)
+
+
+def propagate_edge_bits(mask: Array, artifacts: Artifacts, *, schema: MaskSchema) -> Array:
+    """`propagate_edges` without unpacking all epochs at once."""
+    xp = array_module(mask)
+    edges = artifacts.bits["edge"]
+    anywhere = xp.zeros(mask.shape, dtype=bool)
+    for epoch in range(edges.shape[0]):
+        if edges.any(epoch):
+            anywhere |= edges.plane(epoch)
+    return _with_edges(xp, mask, anywhere, schema)
+
+
+def _with_edges(xp: Any, mask: Array, edge: Array, schema: MaskSchema) -> Array:
+    return xp.where(edge, mask | schema.bitmask("SENSOR_EDGE", "INEXACT_PSF"), mask)
+
+
+def _check_same_shape(footprints: Array, **others: Array | None) -> None:
+    given = {name: array for name, array in others.items() if array is not None}
+    array_module(footprints=footprints, **given)
+    for name, array in given.items():
+        if array.shape != footprints.shape:
+            raise ValueError(f"{name} has shape {array.shape} but footprints has {footprints.shape}; both are (y, x)")

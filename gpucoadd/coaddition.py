@@ -1,0 +1,408 @@
+"""
+The whole story: `coadd` from top to bottom, and `assemble`, the plain statistical coadd.
+
+    weights of the direct warps
+      template               clipped mean of the PSF-matched warps
+        artifacts            what differs from it in few epochs
+          combine            weighted mean of the direct warps without the artifacts
+            post-processing  edges, interpolation
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .artifacts import Artifacts, propagate_edge_bits, search
+from .backend import Array, array_module
+from .combination import ADDED_PLANES, MaskEdit, Prepared, Work, combine, kept_epochs, prepare
+from .configuration import AssemblyConfig, CoaddConfig
+from .images import MaskedImage, WarpStack
+from .interpolation import interpolate
+from .masks import MaskSchema
+from .memory import bounded
+from .options import as_names
+from .workers import Progress, check_memory, check_threads, no_progress
+
+logger = logging.getLogger(__name__)
+
+
+class NoWorkFound(ValueError):  # noqa: N818  the engine's and the field's name
+    """Nothing to coadd: no epoch is left that can be used."""
+
+
+class Coadd(MaskedImage):
+    """
+    A coadd and what led to it.
+
+    Attributes
+    ----------
+    image, variance : array, shape (y, x), float32
+        In `unit` and its square. Variance is +inf where it is not known.
+    mask : array, shape (y, x), int32
+        Bits as named by `schema`.
+    n_image : array, shape (y, x), int32
+        Epochs that contributed.
+    epochs : tuple
+        Ids of the epochs kept.
+    weights : numpy.ndarray, shape (kept,), float64
+        Their weights, in one over the unit squared.
+    psf_sigma : float
+        Widest PSF among the epochs kept, pixels.
+    template : MaskedImage or None
+        Static-sky model, as subtracted. None, like all that follows, from `assemble`.
+    artifacts : Artifacts or None
+        The search's result; the following attributes are its.
+    template_footprints, epoch_count, n_image_matched : array, shape (y, x), int32
+    clipped, no_data, edge : array, shape (kept, y, x), bool
+        Unpacked from bits at every access.
+    variance_scale : numpy.ndarray, shape (kept,), float64
+        NaN where not applied.
+    provenance : dict
+        Version, configuration and inputs, as written to files.
+    """
+
+    n_image: Array
+    epochs: tuple[Hashable, ...]
+    weights: np.ndarray
+    psf_sigma: float
+    template: MaskedImage | None
+    artifacts: Artifacts | None
+    provenance: dict[str, Any]
+
+    def __init__(
+        self,
+        image: Array,
+        variance: Array,
+        mask: Array,
+        *,
+        n_image: Array,
+        epochs: tuple[Hashable, ...],
+        weights: np.ndarray,
+        psf_sigma: float,
+        provenance: dict[str, Any],
+        template: MaskedImage | None = None,
+        artifacts: Artifacts | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(image, variance, mask, **common)
+        self._set(n_image=n_image, epochs=epochs, weights=weights, psf_sigma=psf_sigma)
+        self._set(template=template, artifacts=artifacts, provenance=provenance)
+
+    def _found(self) -> Artifacts:
+        if self.artifacts is None:
+            raise AttributeError("a coadd made by assemble() has no artifact search; use coadd()")
+        return self.artifacts
+
+    @property
+    def clipped(self) -> Array:
+        """(kept, y, x) bool: artifact pixels of every epoch."""
+        return self._found().clipped
+
+    @property
+    def no_data(self) -> Array:
+        """(kept, y, x) bool: no data in the PSF-matched warp."""
+        return self._found().no_data
+
+    @property
+    def edge(self) -> Array:
+        """(kept, y, x) bool: EDGE in the PSF-matched warp."""
+        return self._found().edge
+
+    @property
+    def epoch_count(self) -> Array:
+        """(y, x) int32: in how many epochs a pixel lies in a candidate."""
+        return self._found().epoch_count
+
+    @property
+    def n_image_matched(self) -> Array:
+        """(y, x) int32: PSF-matched epochs with good data."""
+        return self._found().n_image_matched
+
+    @property
+    def template_footprints(self) -> Array:
+        """(y, x) int32: 0 or the number of the bright template source."""
+        return self._found().template_footprints
+
+    @property
+    def variance_scale(self) -> np.ndarray:
+        """(kept,) float64: factor applied to each PSF-matched variance, NaN where none was."""
+        return self._found().variance_scale
+
+    def write(self, path: str | os.PathLike[str], *, compression: str = "none") -> None:
+        """
+        Write image, mask, variance and contribution image as FITS, in the layout of LSST's afw.
+
+        Parameters
+        ----------
+        path : path
+            Replaced at once when the file is complete; nothing half-written is left.
+        compression : str
+            "none", "lossless" or "lossy".
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        from .fits import write_planes
+
+        write_planes(
+            path,
+            image=self.image,
+            variance=self.variance,
+            mask=self.mask,
+            schema=self.schema,
+            origin=self.origin,
+            wcs=self.wcs,
+            unit=self.unit,
+            extra={"NIMAGE": self.n_image},
+            provenance=self.provenance,
+            compression=compression,
+        )
+
+
+def coadd(
+    warps: WarpStack,
+    *,
+    config: CoaddConfig | None = None,
+    memory: int | None = None,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> Coadd:
+    """
+    Coadd of the direct warps without the artifacts that a comparison of the epochs finds.
+
+    Parameters
+    ----------
+    warps : WarpStack
+        Direct warps with their PSF-matched twins. Without twins each warp stands in for its own: differing
+        PSFs then leave residuals at every bright source, which hides artifacts there (a UserWarning says so).
+    config : CoaddConfig, optional
+        The defaults are LSST's.
+    memory : int, optional
+        Bytes to use beside inputs in memory and the result; half of the machine's when left out. The
+        result does not depend on it.
+    threads : int, optional
+        One per processor when left out. The result does not depend on it.
+    progress : callable, optional
+        Called as ``progress(step, done, total)``.
+
+    Returns
+    -------
+    Coadd
+
+    Raises
+    ------
+    NoWorkFound
+        If no epoch can be used.
+    ValueError
+        If a PSF width is missing, or an option does not fit the masks.
+
+    Notes
+    -----
+    LSST's CompareWarpAssembleCoaddTask, post-processing included.
+    """
+    config = CoaddConfig() if config is None else config
+    work = Work(check_memory(memory), check_threads(threads), progress)
+    if warps.psf_matched is None:
+        warnings.warn(
+            "the warps have no PSF-matched twins: each stands in for its own, so differing PSFs leave residuals at "
+            "bright sources, artifacts near them are missed and the coadd's PSF is less uniform",
+            stacklevel=2,
+        )
+    with bounded(warps, work) as (direct, matched, work):
+        schema = warps.schema.with_planes(*ADDED_PLANES)
+        prepared = _prepared(direct, config.stacking, work, "weighing")
+        template = _assemble(matched, config.template, work, step="template")
+        _check_psf_sigma(matched, kept_epochs(direct, prepared), config)
+        artifacts = search(matched, template, config, kept_epochs(direct, prepared), work)
+        stacked = matched if config.stacking.warp_type == "psfMatched" else direct
+        if stacked is not direct:
+            prepared = _prepared(stacked, config.stacking, work, "weighing")
+        reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
+        edit = _mask_editor(artifacts, kept_epochs(stacked, prepared), schema, config.stacking)
+        planes = combine(
+            stacked, prepared, config.stacking, schema, work, reject=reject, edit_mask=edit, step="stacking"
+        )
+    image, variance, mask, n_image = planes
+    mask = propagate_edge_bits(_finish_mask(mask, variance, schema), artifacts, schema=schema)
+    result = _post_process(
+        stacked,
+        prepared,
+        (image, variance, mask),
+        n_image,
+        config.stacking,
+        schema,
+        provenance=_provenance(warps, prepared, config),
+        template=template,
+        artifacts=artifacts,
+    )
+    if config.save_count_image:
+        from .fits import write_array
+
+        write_array(Path(config.figure_path) / "epochCountIm.fits", artifacts.epoch_count, name="EPOCH_COUNT")
+    return result
+
+
+def assemble(
+    warps: WarpStack,
+    *,
+    config: AssemblyConfig | None = None,
+    memory: int | None = None,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> Coadd:
+    """
+    Statistical coadd of one stack, post-processing included; no artifacts are searched for.
+
+    Parameters
+    ----------
+    warps : WarpStack
+    config : AssemblyConfig, optional
+        The defaults are LSST's; `warp_type` "psfMatched" takes the twins of `warps`, if it has any.
+    memory, threads, progress
+        As in `coadd`.
+
+    Returns
+    -------
+    Coadd
+
+    Raises
+    ------
+    NoWorkFound
+        If no epoch can be used.
+    """
+    config = AssemblyConfig() if config is None else config
+    work = Work(check_memory(memory), check_threads(threads), progress)
+    if config.warp_type == "psfMatched" and warps.psf_matched is not None:
+        warps = warps.psf_matched
+    with bounded(warps, work) as (stack, _, work):
+        return _assemble(stack, config, work, step="stacking")
+
+
+def _assemble(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) -> Coadd:
+    schema = warps.schema.with_planes(*ADDED_PLANES)
+    prepared = _prepared(warps, config, work, "weighing")
+    reject = schema.known_bitmask(config.reject)
+    image, variance, mask, n_image = combine(warps, prepared, config, schema, work, reject=reject, step=step)
+    mask = _finish_mask(mask, variance, schema)
+    provenance = _provenance(warps, prepared, config)
+    return _post_process(
+        warps, prepared, (image, variance, mask), n_image, config, schema, provenance=provenance
+    )
+
+
+def _prepared(warps: WarpStack, config: AssemblyConfig, work: Work, step: str) -> Prepared:
+    prepared = prepare(warps, config, work, step=step)
+    if not prepared.indices:
+        raise NoWorkFound(
+            f"none of the {warps.shape[0]} epochs can be used: an epoch needs pixels that are not NaN, and a positive "
+            "variance where its mask is clean"
+        )
+    return prepared
+
+
+def _check_psf_sigma(matched: WarpStack, epochs: tuple[Hashable, ...], config: CoaddConfig) -> None:
+    """PSF widths are needed for growing and for the template's smoothing; say which is missing before the search."""
+    if config.detection.grow_sigma == 0 and not config.preserve_contained:
+        return
+    for epoch, sigma in zip(matched.epochs, matched.psf_sigma, strict=True):
+        if epoch in epochs and not (np.isfinite(sigma) and sigma > 0):
+            raise ValueError(
+                f"psf_sigma of epoch {epoch} must be finite and positive, got {sigma}; give the PSF width in pixels"
+            )
+
+
+def _finish_mask(mask: Array, variance: Array, schema: MaskSchema) -> Array:
+    """INEXACT_PSF where the set of epochs changes, NO_DATA where the variance is exactly 0."""
+    xp = array_module(mask)
+    inexact = (mask & schema.bitmask("SENSOR_EDGE", "CLIPPED", "REJECTED")) != 0
+    mask = xp.where(inexact, mask | schema.bitmask("INEXACT_PSF"), mask)
+    return xp.where(variance == 0, mask | schema.bitmask("NO_DATA"), mask)
+
+
+def _post_process(
+    warps: WarpStack,
+    prepared: Prepared,
+    planes: tuple[Array, Array, Array],
+    n_image: Array,
+    config: AssemblyConfig,
+    schema: MaskSchema,
+    *,
+    provenance: dict[str, Any],
+    template: MaskedImage | None = None,
+    artifacts: Artifacts | None = None,
+) -> Coadd:
+    if config.interpolation.enabled and "INTRP" not in schema:
+        schema = schema.with_planes("INTRP")
+    image, variance, mask = interpolate(
+        *planes,
+        no_data=schema.bitmask("NO_DATA"),
+        interpolated=schema.known_bitmask(("INTRP",)),
+        config=config.interpolation,
+    )
+    sigmas = warps.psf_sigma[list(prepared.indices)]
+    return Coadd(
+        image,
+        variance,
+        mask,
+        schema=schema,
+        origin=warps.origin,
+        wcs=warps.wcs,
+        unit=warps.unit,
+        n_image=n_image,
+        epochs=kept_epochs(warps, prepared),
+        weights=np.array(prepared.weights),
+        psf_sigma=float(np.max(sigmas)),
+        provenance=provenance,
+        template=template,
+        artifacts=artifacts,
+    )
+
+
+def _provenance(warps: WarpStack, prepared: Prepared, config: Any) -> dict[str, Any]:
+    from . import __version__
+
+    names = warps.inputs or tuple(str(epoch) for epoch in warps.epochs)
+    inputs = [
+        (warps.epochs[index], names[index], weight)
+        for index, weight in zip(prepared.indices, prepared.weights, strict=True)
+    ]
+    return {"version": __version__, "config": as_names(config), "inputs": inputs}
+
+
+def _mask_editor(
+    artifacts: Artifacts, epochs: tuple[Hashable, ...], schema: MaskSchema, config: AssemblyConfig
+) -> MaskEdit:
+    """
+    Masks as the final stack uses them: the artifacts of the epoch set in the warp's own mask.
+
+    Where the PSF-matched warp has no data, the planes that reject are cleared first, so that such a
+    pixel leaves neither SAT nor REJECTED on the coadd, as in LSST.
+    """
+    no_data, edge, clipped = (schema.known_bitmask((plane,)) for plane in ("NO_DATA", "EDGE", "CLIPPED"))
+    cleared = schema.known_bitmask(config.reject) if "NO_DATA" in config.reject else 0
+    position_of = {epoch: position for position, epoch in enumerate(artifacts.epochs)}
+
+    def edit(position: int, rows: slice, mask: Array) -> Array:
+        xp = array_module(mask)
+        at = position_of.get(epochs[position])
+        if at is None:
+            return mask
+        bits = artifacts.bits
+        if bits["no_data"].any(at):
+            mask = xp.where(bits["no_data"].plane(at, rows), (mask & ~cleared) | no_data, mask)
+        if bits["edge"].any(at):
+            mask = xp.where(bits["edge"].plane(at, rows), mask | edge, mask)
+        if bits["clipped"].any(at):
+            mask = xp.where(bits["clipped"].plane(at, rows), mask | clipped, mask)
+        return mask
+
+    return edit

@@ -1,0 +1,360 @@
+"""
+Combining the epochs of a stack: weights, per-pixel statistics, masks.
+
+The work goes in bands of rows, so that a stack in files is never in memory as a whole, and each
+band in pieces of pixels, which threads share. Every pixel is computed by itself, with the
+epochs in order, so neither the bands nor the threads show in the result.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import primitives
+from .backend import Array, array_module, is_host
+from .clipping import clipped_statistics
+from .configuration import AssemblyConfig, Clipping, Interpolation
+from .fallback import Rules
+from .images import MaskedImage, WarpStack, check_planes
+from .masks import MaskSchema
+from .workers import Progress, check_threads, cut, in_order, no_progress
+
+logger = logging.getLogger(__name__)
+
+ADDED_PLANES = ("REJECTED", "CLIPPED", "SENSOR_EDGE", "INEXACT_PSF")
+_PIECE = 8192  # pixels whose whole stack stays in the processor's cache
+_DEVICE_PIECE = 1 << 20
+_NO_INTERPOLATION = Interpolation(enabled=False)
+
+
+class Work(NamedTuple):
+    """How a call may spend memory (bytes) and threads, and whom it tells."""
+
+    memory: int
+    threads: int = 1
+    progress: Progress = no_progress
+
+
+class Prepared(NamedTuple):
+    """Epochs of a stack that can be used, and their weights."""
+
+    indices: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+def mask_rules(schema: MaskSchema, reject: int) -> tuple[tuple[int, int], ...]:
+    """Which lost bits leave which bit on the coadd: REJECTED, SENSOR_EDGE, CLIPPED."""
+    silent = schema.known_bitmask(("NO_DATA", "EDGE", "CLIPPED"))
+    pairs = [(reject & ~silent, "REJECTED"), (schema.known_bitmask(("EDGE",)), "SENSOR_EDGE")]
+    pairs.append((schema.bitmask("CLIPPED"), "CLIPPED"))
+    return tuple((source, schema.bitmask(target)) for source, target in pairs if source)
+
+
+def stacking_rules(
+    schema: MaskSchema,
+    *,
+    statistic: str,
+    reject: int,
+    clipping: Clipping,
+    error_from_input: bool,
+    propagation: Mapping[str, float],
+    lsst_extremes: bool = False,
+    online_mean: bool = False,
+) -> Any:
+    """Options by name, as the bits and numbers that the twins take."""
+    return Rules(
+        statistic=statistic,
+        reject=reject,
+        sigma_clip=clipping.sigma,
+        clip_iterations=clipping.iterations,
+        error_from_input=error_from_input,
+        propagation=tuple((schema.bitmask(plane), float(share)) for plane, share in propagation.items()),
+        mask_map=mask_rules(schema, reject),
+        no_data=schema.bitmask("NO_DATA"),
+        clipped=schema.bitmask("CLIPPED"),
+        lsst_extremes=lsst_extremes,
+        online_mean=online_mean,
+    )
+
+
+def _stack_pieces(
+    image: Array, variance: Array, mask: Array, weights: tuple[float, ...], rules: Any, *, threads: int
+) -> tuple[Array, Array, Array]:
+    """`primitives.stack_statistics` of (epoch, pixel) arrays of any length, piece by piece."""
+    xp = array_module(image)
+    n_pixels = image.shape[1]
+    out = (
+        xp.empty(n_pixels, dtype=xp.float32),
+        xp.empty(n_pixels, dtype=xp.float32),
+        xp.empty(n_pixels, dtype=xp.int32),
+    )
+
+    def one(piece: slice) -> None:
+        results = primitives.stack_statistics(image[:, piece], variance[:, piece], mask[:, piece], weights, rules)
+        for target, result in zip(out, results, strict=True):
+            target[piece] = result
+
+    for _ in in_order(one, cut(n_pixels, _PIECE if is_host(xp) else _DEVICE_PIECE), threads=threads):
+        pass
+    return out
+
+
+def stack(
+    image: Array,
+    variance: Array,
+    mask: Array,
+    weights: Array,
+    *,
+    statistic: str,
+    reject: Sequence[str],
+    sigma_clip: float = 3.0,
+    clip_iterations: int = 2,
+    error_from_input_variance: bool = True,
+    propagation: Mapping[str, float] | None = None,
+    schema: MaskSchema,
+    lsst_extremes: bool = False,
+    threads: int | None = 1,
+) -> MaskedImage:
+    """
+    One weighted statistic of a stack, with its variance and mask.
+
+    A sample is good when it is finite and has none of the planes `reject`. Means are weighted,
+    medians and quartiles are not.
+
+    Parameters
+    ----------
+    image, variance : array, shape (epoch, y, x), float32
+    mask : array, shape (epoch, y, x), int32
+    weights : array-like, shape (epoch,), float
+        Finite and positive; used as float32.
+    statistic : str
+        One of `gpucoadd.STATISTICS`.
+    reject : sequence of str
+        Planes of `schema` that reject a sample.
+    sigma_clip : float
+        Half width of the clip, for the clipped statistics.
+    clip_iterations : int
+        Clipping rounds, each starting again from all good samples.
+    error_from_input_variance : bool
+        Variance of a mean from the input variances; if False, from the scatter of the samples.
+    propagation : dict of str to float
+        Plane name to the share of rejected weight above which the plane is set on the result.
+    schema : MaskSchema
+        Names of the bits of `mask`; needs NO_DATA.
+    lsst_extremes : bool
+        For MIN and MAX, start the search at the weighted sum over the count, as LSST does.
+    threads : int or None
+        None: one per processor.
+
+    Returns
+    -------
+    MaskedImage
+        float32; NaN and NO_DATA where no sample is good. Its schema has REJECTED, CLIPPED,
+        SENSOR_EDGE and INEXACT_PSF besides those of `schema`.
+
+    Raises
+    ------
+    ValueError
+        If shapes, lengths or options do not fit.
+    TypeError
+        If arrays are mixed (host and device) or have other dtypes.
+    KeyError
+        If a plane is not in `schema`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.array([10, 11, 12, 13, 40, 9], dtype=np.float32).reshape(6, 1, 1)
+    >>> result = stack(values, np.full_like(values, 4), np.zeros(values.shape, np.int32), [1, 1, 2, 1, 1, 0.5],
+    ...                statistic="MEANCLIP", reject=["NO_DATA"], schema=MaskSchema.lsst())
+    >>> round(float(result.image[0, 0]), 6), round(float(result.variance[0, 0]), 6)
+    (11.363636, 0.958678)
+    """
+    check_planes(image, variance, mask, axes="epoch, y, x", floats=("float32",))
+    config = AssemblyConfig(  # checks the options
+        statistic=statistic,
+        reject=tuple(reject),
+        clipping=Clipping(sigma=sigma_clip, iterations=clip_iterations),
+        propagation=dict(propagation or {}),
+        interpolation=_NO_INTERPOLATION,
+    )
+    numbers = check_weights(weights, image.shape[0])
+    full = schema.with_planes(*ADDED_PLANES)
+    rules = stacking_rules(
+        full,
+        statistic=statistic,
+        reject=full.bitmask(*config.reject),
+        clipping=config.clipping,
+        error_from_input=error_from_input_variance,
+        propagation=config.propagation,
+        lsst_extremes=lsst_extremes,
+    )
+    n_epochs, *shape = image.shape
+    flat = [plane.reshape(n_epochs, -1) for plane in (image, variance, mask)]
+    planes = _stack_pieces(*flat, as_float32(numbers), rules, threads=check_threads(threads))
+    return MaskedImage(*(plane.reshape(shape) for plane in planes), schema=full)
+
+
+def as_float32(weights: Sequence[float]) -> tuple[float, ...]:
+    """Weights as the stack uses them: rounded to float32."""
+    return tuple(float(np.float32(weight)) for weight in weights)
+
+
+def check_weights(weights: Any, n_epochs: int) -> tuple[float, ...]:
+    """`weights` as floats, one per epoch, finite and positive; ValueError otherwise."""
+    numbers = tuple(float(weight) for weight in weights)
+    if len(numbers) != n_epochs:
+        raise ValueError(f"{len(numbers)} weights are given but image has {n_epochs} epochs; give one for each")
+    for epoch, weight in enumerate(numbers):
+        if not (np.isfinite(weight) and weight > 0):
+            raise ValueError(f"weight of epoch {epoch} must be finite and positive, got {weight!r}")
+    return numbers
+
+
+def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) -> Prepared:
+    """
+    Which epochs can be used, and their weights: one over the clipped mean of the variance plane.
+
+    An epoch whose image is NaN everywhere is dropped, and one whose weight is not finite and
+    positive is dropped with a warning in the log.
+    """
+    reject = warps.schema.known_bitmask(config.reject)
+    rows = slice(0, warps.shape[1])
+
+    def weight(epoch: int) -> float | None:
+        image, variance, mask = warps.source.read(epoch, rows)
+        xp = array_module(image)
+        if bool(xp.isnan(image).all()):
+            logger.info("epoch %s has no pixels here; dropped", warps.epochs[epoch])
+            return None
+        good = xp.isfinite(variance)
+        good &= (mask & reject) == 0
+        ordered = xp.sort(variance.ravel().take(xp.flatnonzero(good)))
+        mean, _, _ = clipped_statistics(ordered, sigma=config.clipping.sigma, iterations=config.clipping.iterations)
+        return 1.0 / mean if mean != 0 else np.inf
+
+    indices: list[int] = []
+    weights: list[float] = []
+    n_epochs = warps.shape[0]
+    for epoch, value in enumerate(in_order(weight, range(n_epochs), threads=work.threads)):
+        work.progress(step, epoch + 1, n_epochs)
+        if value is None:
+            continue
+        if not (np.isfinite(value) and value > 0):
+            logger.warning(
+                "epoch %s is dropped: its weight, 1 / mean variance of its good pixels, is %r; it must be finite and "
+                "positive (are all pixels masked, or is the variance 0 or NaN?)",
+                warps.epochs[epoch],
+                value,
+            )
+            continue
+        indices.append(epoch)
+        weights.append(value)
+    return Prepared(tuple(indices), tuple(weights))
+
+
+MaskEdit = Callable[[int, slice, Array], Array]  # (position among the kept epochs, rows, mask) -> mask
+
+
+def combine(
+    warps: WarpStack,
+    prepared: Prepared,
+    config: AssemblyConfig,
+    schema: MaskSchema,
+    work: Work,
+    *,
+    reject: int,
+    edit_mask: MaskEdit | None = None,
+    step: str,
+) -> tuple[Array, Array, Array, Array]:
+    """
+    Image, variance and mask of the statistical coadd, and the number of contributing epochs.
+
+    Parameters
+    ----------
+    warps : WarpStack
+    prepared : Prepared
+        Epochs used and their weights.
+    config : AssemblyConfig
+    schema : MaskSchema
+        Of the result; it has `ADDED_PLANES`.
+    work : Work
+    reject : int
+        Bits that reject a sample.
+    edit_mask : callable, optional
+        Gives the mask to use for some rows of an epoch, given the warp's own.
+    step : str
+        Name for the progress.
+
+    Returns
+    -------
+    image, variance : array, shape (y, x), float32
+    mask, n_image : array, shape (y, x), int32
+    """
+    online = config.online_mean and config.statistic == "MEAN"
+    rules = stacking_rules(
+        schema,
+        statistic=config.statistic,
+        reject=reject,
+        clipping=config.clipping,
+        error_from_input=config.error_from_input_variance,
+        propagation=config.propagation,
+        online_mean=online,
+    )
+    weights = prepared.weights if online else as_float32(prepared.weights)
+    removed = ~_removed_bits(schema, config.remove)
+    _, n_rows, n_columns = warps.shape
+    n_epochs = len(prepared.indices)
+    bands = cut(n_rows, _band_rows(warps, n_epochs, work.memory))
+    pieces: list[tuple[Array, ...]] = []
+    for number, rows in enumerate(bands):
+        image, variance, mask = _read_band(warps, prepared.indices, rows, threads=work.threads)
+        xp = array_module(image)
+        masks = []
+        n_image = xp.zeros((rows.stop - rows.start, n_columns), dtype=xp.int32)
+        for position in range(n_epochs):
+            plane = mask[position] if edit_mask is None else edit_mask(position, rows, mask[position])
+            n_image += (plane & reject) == 0
+            masks.append(plane & removed if removed != -1 else plane)
+        flat = [plane.reshape(n_epochs, -1) for plane in (image, variance, xp.stack(masks))]
+        planes = _stack_pieces(*flat, weights, rules, threads=work.threads)
+        pieces.append((*(plane.reshape(n_image.shape) for plane in planes), n_image))
+        work.progress(step, number + 1, len(bands))
+    if len(pieces) == 1:
+        return pieces[0]  # type: ignore[return-value]
+    xp = array_module(pieces[0][0])
+    return tuple(xp.concatenate(planes) for planes in zip(*pieces, strict=True))  # type: ignore[return-value]
+
+
+def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
+    unknown = [plane for plane in planes if plane not in schema]
+    if unknown:
+        logger.info("planes %s are to be removed but the masks do not have them", ", ".join(unknown))
+    return schema.known_bitmask(planes)
+
+
+def _band_rows(warps: WarpStack, n_epochs: int, memory: int) -> int:
+    """Rows per band so that a band's planes, their copies and the work on them stay within half of `memory`."""
+    _, n_rows, n_columns = warps.shape
+    per_row = n_epochs * n_columns * (8 if warps.source.in_memory else 24)
+    return max(1, min(n_rows, memory // 2 // max(per_row, 1)))
+
+
+def _read_band(warps: WarpStack, indices: Sequence[int], rows: slice, *, threads: int) -> tuple[Array, Array, Array]:
+    """Planes (epoch, rows, x) of the epochs `indices`; views where the stack is in memory and whole."""
+    source = warps.source
+    if source.in_memory and len(indices) == warps.shape[0]:
+        return warps.image[:, rows], warps.variance[:, rows], warps.mask[:, rows]
+    planes = list(in_order(lambda epoch: source.read(epoch, rows), indices, threads=threads))
+    xp = array_module(planes[0][0])
+    image, variance, mask = (xp.stack(group) for group in zip(*planes, strict=True))
+    return image, variance, mask
+
+
+def kept_epochs(warps: WarpStack, prepared: Prepared) -> tuple[Hashable, ...]:
+    """Ids of the epochs that are used."""
+    return tuple(warps.epochs[index] for index in prepared.indices)

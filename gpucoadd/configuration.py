@@ -1,0 +1,480 @@
+"""
+Options of the coaddition, as small frozen dataclasses that check themselves.
+
+`CoaddConfig` composes the others. The defaults are those of LSST's
+CompareWarpAssembleCoaddTask; the first argument of each `option` is the name of the LSST field
+it answers to. Fields of the LSST tasks that only steer their bookkeeping are accepted by
+`from_lsst` and have no effect here (`docs/coming-from-lsst.md` lists them).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .options import as_names, group, option, with_overrides
+
+STATISTICS = (
+    "MEAN",
+    "MEDIAN",
+    "MEANCLIP",
+    "VARIANCE",
+    "VARIANCECLIP",
+    "STDEV",
+    "STDEVCLIP",
+    "MEANSQUARE",
+    "SUM",
+    "MIN",
+    "MAX",
+    "NPOINT",
+    "NCLIPPED",
+    "NMASKED",
+    "IQRANGE",
+)
+_INTERPOLABLE = ("MEAN", "MEDIAN", "MEANCLIP", "VARIANCE", "VARIANCECLIP")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _in_range(name: str, value: float, low: float, high: float = math.inf, *, open_high: bool = False) -> None:
+    inside = low <= value < high if open_high else low <= value <= high
+    if not inside or math.isnan(value):
+        bound = f"from {low:g} to {'below ' if open_high else ''}{high:g}" if high < math.inf else f"at least {low:g}"
+        raise ValueError(f"{name} must be {bound}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clipping:
+    """
+    Sigma clipping of the samples of one pixel, and of the variance plane that gives an epoch its weight.
+
+    The first round is about the median with the quartile width, the following about the clipped
+    mean; every round starts again from all good samples.
+    """
+
+    sigma: float = option("sigmaClip", 3.0)
+    iterations: int = option("clipIter", 2)
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise ValueError(f"clipping.sigma (sigmaClip) must be positive, got {self.sigma!r}")
+        _in_range("clipping.iterations (clipIter)", self.iterations, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolation:
+    """Filling of NO_DATA pixels in a finished coadd, row by row (`transpose`: column by column)."""
+
+    enabled: bool = option("doInterp", True)
+    fallback_at_edge: bool = option("interpImage.useFallbackValueAtEdge", True)
+    fallback: str = option("interpImage.fallbackValueType", "MEDIAN")
+    fallback_value: float = option("interpImage.fallbackUserValue", 0.0)
+    negative_fallback: bool = option("interpImage.negativeFallbackAllowed", False)
+    transpose: bool = option("interpImage.transpose", False)
+
+    def __post_init__(self) -> None:
+        _one_of(
+            "interpolation.fallback (interpImage.fallbackValueType)",
+            self.fallback,
+            ("MEDIAN", "MEAN", "MEANCLIP", "USER"),
+        )
+
+
+# Fields of AssembleCoaddConfig that change nothing in the pixels.
+_BOOKKEEPING = frozenset(
+    {
+        "coaddName",
+        "select",
+        "inputRecorder",
+        "includeCalibVar",
+        "subregionSize",
+        "doWrite",
+        "doWriteArtifactMasks",
+        "doNImage",
+        "brightObjectMaskName",
+        "coaddPsf",
+        "coaddPsf.cacheSize",
+        "coaddPsf.warpingKernelName",
+        "doAttachTransmissionCurve",
+        "hasFakes",
+        "interpImage.modelPsf",
+        "inputMapper.nside",
+        "inputMapper.nside_coverage",
+        "inputMapper.bad_mask_min_coverage",
+    }
+)
+_NOT_YET = {
+    "doMaskBrightObjects": "bright-object masks",
+    "doInputMap": "the input map",
+    "doSelectVisits": "a list of visits to select",
+    "doFilterMorphological": "streak masking",
+}
+
+
+def _without_switches(overrides: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """`overrides` less the switches that must be off; ValueError if one is on."""
+    kept = {}
+    for name, value in overrides.items():
+        last = name.removeprefix(prefix)
+        if last in _NOT_YET:
+            if value:
+                raise ValueError(f"{name}: {_NOT_YET[last]} is not yet part of gpucoadd; leave it off")
+        elif last == "doScaleZeroPoint" or last.startswith("scaleZeroPoint"):
+            if last != "doScaleZeroPoint" or value:
+                raise ValueError(
+                    f"{name}: the deprecated zero-point scaling is left out; give warps that are calibrated already"
+                )
+        else:
+            kept[name] = value
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssemblyConfig:
+    """
+    A statistical coadd of one stack of warps (LSST's AssembleCoaddTask).
+
+    Attributes
+    ----------
+    statistic : str
+        Per-pixel statistic over the epochs, one of `STATISTICS`.
+    reject : tuple of str
+        Planes that reject a sample; names that a mask does not have are skipped.
+    clipping : Clipping
+        For the clipped statistics, and for the weights.
+    error_from_input_variance : bool
+        Coadd variance from the input variances; if False, from the scatter of the samples.
+    propagation : dict of str to float
+        Plane name to the share of rejected weight above which it is set on the coadd.
+    remove : tuple of str
+        Planes cleared on every warp just before stacking; unknown names are skipped with a log line.
+    online_mean : bool
+        With statistic MEAN, LSST's running-sum rules for masks (they differ where nothing is good).
+    warp_type : str
+        "direct" or "psfMatched": which of a stack's warps are coadded.
+    interpolation : Interpolation
+        Post-processing.
+    """
+
+    statistic: str = option("statistic", "MEANCLIP")
+    reject: tuple[str, ...] = option("badMaskPlanes", ("NO_DATA", "BAD", "SAT", "EDGE"))
+    clipping: Clipping = group("", Clipping())
+    error_from_input_variance: bool = option("calcErrorFromInputVariance", True)
+    propagation: dict[str, float] = option("maskPropagationThresholds", {"SAT": 0.1})
+    remove: tuple[str, ...] = option("removeMaskPlanes", ("NOT_DEBLENDED",))
+    online_mean: bool = option("doOnlineForMean", False)
+    warp_type: str = option("warpType", "direct")
+    interpolation: Interpolation = group("", Interpolation())
+
+    def __post_init__(self) -> None:
+        _one_of("statistic", self.statistic, STATISTICS)
+        _one_of("warp_type (warpType)", self.warp_type, ("direct", "psfMatched"))
+        if self.interpolation.enabled and self.statistic not in _INTERPOLABLE:
+            raise ValueError(
+                f"interpolation (doInterp) needs statistic to be one of {', '.join(_INTERPOLABLE)}, got "
+                f"{self.statistic!r}; turn it off with interpolation=Interpolation(enabled=False)"
+            )
+        for plane, threshold in self.propagation.items():
+            if not isinstance(threshold, (int, float)) or math.isnan(threshold):
+                raise ValueError(f"propagation (maskPropagationThresholds) of {plane} must be a number, got {threshold!r}")
+        object.__setattr__(self, "reject", tuple(self.reject))
+        object.__setattr__(self, "remove", tuple(self.remove))
+
+    @classmethod
+    def from_lsst(cls, overrides: Mapping[str, Any]) -> AssemblyConfig:
+        """
+        Configuration from dotted names of LSST's AssembleCoaddConfig.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown (the nearest are given) or a value is not valid.
+        """
+        if overrides.get("doWriteArtifactMasks"):
+            raise ValueError("doWriteArtifactMasks: artifact masks are made by the artifact-rejecting coadd only")
+        return with_overrides(cls(), _without_switches(overrides), own_names=False, without_effect=_BOOKKEEPING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """
+    Threshold detection and growing (LSST's SourceDetectionConfig; the defaults are those of CompareWarp's `detect`).
+
+    Attributes
+    ----------
+    threshold : float
+        In units given by `threshold_type`; at or above it a pixel is detected.
+    threshold_type : str
+        "pixel_stdev" (of each pixel's variance), "stdev" or "variance" (of the whole image), "value".
+    polarity : str
+        "positive", "negative" or "both".
+    min_pixels : int
+        Smallest footprint kept, before growing, per polarity.
+    grow_sigma : float
+        Growth in units of the PSF's sigma; rounded to whole pixels.
+    isotropic_grow : bool
+        Disc if True, diamond if False.
+    combined_grow : bool
+        Whether grown footprints that touch become one.
+    include_multiplier : float
+        A footprint needs one pixel at this times the threshold.
+    return_original : bool
+        Keep the footprints as they were before growing.
+    kernel_sigmas : float
+        Full width of the smoothing kernel in PSF sigmas (template detection only).
+    reestimate_background : bool
+        Template detection only: fail, and try again with a higher threshold, when nothing is left undetected.
+    exclude : tuple of str
+        Planes whose pixels are never detected.
+    """
+
+    threshold: float = option("thresholdValue", 7.5)
+    threshold_type: str = option("thresholdType", "pixel_stdev")
+    polarity: str = option("thresholdPolarity", "both")
+    min_pixels: int = option("minPixels", 4)
+    grow_sigma: float = option("nSigmaToGrow", 0.4)
+    isotropic_grow: bool = option("isotropicGrow", True)
+    combined_grow: bool = option("combinedGrow", True)
+    include_multiplier: float = option("includeThresholdMultiplier", 1.0)
+    return_original: bool = option("returnOriginalFootprints", False)
+    kernel_sigmas: float = option("nSigmaForKernel", 7.0)
+    reestimate_background: bool = option("reEstimateBackground", False)
+    exclude: tuple[str, ...] = option("excludeMaskPlanes", ())
+
+    def __post_init__(self) -> None:
+        if not self.threshold > 0:
+            raise ValueError(f"detection threshold (thresholdValue) must be positive, got {self.threshold!r}")
+        _one_of("threshold_type (thresholdType)", self.threshold_type, ("pixel_stdev", "stdev", "variance", "value"))
+        _one_of("polarity (thresholdPolarity)", self.polarity, ("positive", "negative", "both"))
+        _in_range("min_pixels (minPixels)", self.min_pixels, 0)
+        _in_range("grow_sigma (nSigmaToGrow)", self.grow_sigma, 0.0)
+        _in_range("include_multiplier (includeThresholdMultiplier)", self.include_multiplier, 0.0)
+        _in_range("kernel_sigmas (nSigmaForKernel)", self.kernel_sigmas, 0.0)
+
+
+_DETECTION_BOOKKEEPING = (
+    "adjustBackground",
+    "doApplyFlatBackgroundRatio",
+    "doTempLocalBackground",
+    "doTempWideBackground",
+    "nPeaksMaxSimple",
+    "statsMask",
+    "background",
+    "background.useApprox",
+    "background.binSize",
+    "tempLocalBackground",
+    "tempLocalBackground.binSize",
+    "tempLocalBackground.useApprox",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceScaling:
+    """
+    Rescaling of a warp's variance to the scatter of its own pixels.
+
+    Attributes
+    ----------
+    enabled : bool
+        Off: variances are used as they are.
+    bin_size : int
+        Side of the background cells in pixels.
+    mask_planes : tuple of str
+        Pixels with one of these planes do not count in the scatter.
+    background_mask_planes : tuple of str
+        Nor, for these, in the background.
+    limit : float
+        Factors above it are not applied.
+    """
+
+    enabled: bool = option("doScaleWarpVariance", True)
+    bin_size: int = option("scaleWarpVariance.background.binSize", 32)
+    mask_planes: tuple[str, ...] = option(
+        "scaleWarpVariance.maskPlanes", ("DETECTED", "DETECTED_NEGATIVE", "BAD", "SAT", "NO_DATA", "INTRP")
+    )
+    background_mask_planes: tuple[str, ...] = option(
+        "scaleWarpVariance.background.ignoredPixelMask",
+        ("DETECTED", "DETECTED_NEGATIVE", "BAD", "SAT", "NO_DATA", "INTRP"),
+    )
+    limit: float = option("scaleWarpVariance.limit", 10.0)
+
+    def __post_init__(self) -> None:
+        _in_range("bin_size (scaleWarpVariance.background.binSize)", self.bin_size, 1)
+        if not self.limit > 0:
+            raise ValueError(f"limit (scaleWarpVariance.limit) must be positive, got {self.limit!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefilter:
+    """
+    Dropping of candidates that lie mostly on pixels known to be bad.
+
+    A candidate stays if the share of its pixels without any of `planes` is above `ratio`.
+    """
+
+    enabled: bool = option("doPrefilterArtifacts", True)
+    planes: tuple[str, ...] = option("prefilterArtifactsMaskPlanes", ("NO_DATA", "BAD", "SUSPECT"))
+    ratio: float = option("prefilterArtifactsRatio", 0.05)
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.ratio):
+            raise ValueError("prefilter.ratio (prefilterArtifactsRatio) must be a number, got nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Persistence:
+    """
+    In how many epochs may an artifact appear?
+
+    With ``N`` contributing epochs (mean over the footprint), a pixel counts as rare in up to
+    ``int(min(max_fraction_low * N, max_epochs + max_fraction_high * N))`` epochs; a footprint
+    is an artifact if more than `spatial_threshold` of its pixels are rare.
+    """
+
+    max_epochs: int = option("maxNumEpochs", 2)
+    max_fraction_low: float = option("maxFractionEpochsLow", 0.4)
+    max_fraction_high: float = option("maxFractionEpochsHigh", 0.03)
+    spatial_threshold: float = option("spatialThreshold", 0.5)
+
+    def __post_init__(self) -> None:
+        _in_range("max_fraction_low (maxFractionEpochsLow)", self.max_fraction_low, 0.0, 1.0, open_high=True)
+        _in_range("max_fraction_high (maxFractionEpochsHigh)", self.max_fraction_high, 0.0, 1.0, open_high=True)
+        _in_range("spatial_threshold (spatialThreshold)", self.spatial_threshold, 0.0, 1.0)
+
+
+_TEMPLATE = AssemblyConfig(
+    reject=("NO_DATA",),
+    warp_type="psfMatched",
+    clipping=Clipping(sigma=2.5, iterations=3),
+)
+_STACKING = AssemblyConfig(
+    statistic="MEAN",
+    reject=("NO_DATA", "BAD", "SAT"),
+    remove=("NOT_DEBLENDED", "EDGE"),
+)
+_DETECT_TEMPLATE = Detection(
+    threshold=300.0, polarity="positive", min_pixels=1, grow_sigma=2.4, reestimate_background=True
+)
+
+_COMPARE_WARP_BOOKKEEPING = (
+    _BOOKKEEPING
+    | {f"assembleStaticSkyModel.{name}" for name in _BOOKKEEPING}
+    | {f"{prefix}.{name}" for prefix in ("detect", "detectTemplate") for name in _DETECTION_BOOKKEEPING}
+    | {
+        "growStreakFp",
+        "streakMaskName",
+        "scaleWarpVariance.background.useApprox",
+        "scaleWarpVariance.background.undersampleStyle",
+        "scaleWarpVariance.background.statisticsProperty",
+        "scaleWarpVariance.background.algorithm",
+        "scaleWarpVariance.background.isNanSafe",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoaddConfig:
+    """
+    The artifact-rejecting coadd (LSST's CompareWarpAssembleCoaddTask).
+
+    Attributes
+    ----------
+    stacking : AssemblyConfig
+        The final coadd of the direct warps.
+    template : AssemblyConfig
+        The static-sky model, from the PSF-matched warps.
+    variance_scaling : VarianceScaling
+        Applied to every PSF-matched warp before it is compared.
+    detection : Detection
+        On each difference of warp and template.
+    template_detection : Detection
+        Bright sources of the template; candidates inside one of them are spared.
+    template_detection_step, template_detection_attempts : float, int
+        Threshold factor between attempts, and their number, when the template is all footprint.
+    preserve_contained : bool
+        Whether candidates inside one template footprint are spared.
+    prefilter : Prefilter
+        Candidates that lie on bad pixels.
+    persistence : Persistence
+        The epoch-count rule.
+    save_count_image : bool
+        Write the epoch count image as ``epochCountIm.fits`` into `figure_path`.
+    figure_path : str
+        Folder for that.
+
+    Examples
+    --------
+    >>> CoaddConfig(detection=Detection(threshold=5.0)).detection.threshold
+    5.0
+    >>> CoaddConfig.from_lsst({"detect.thresholdValue": 5.0}).detection.min_pixels
+    4
+    """
+
+    stacking: AssemblyConfig = group("", _STACKING)
+    template: AssemblyConfig = group("assembleStaticSkyModel", _TEMPLATE)
+    variance_scaling: VarianceScaling = group("", VarianceScaling())
+    detection: Detection = group("detect", Detection())
+    template_detection: Detection = group("detectTemplate", _DETECT_TEMPLATE)
+    template_detection_step: float = option("detectTemplateIterMultiplier", 1.25)
+    template_detection_attempts: int = option("maxDetectTemplateIter", 10)
+    preserve_contained: bool = option("doPreserveContainedBySource", True)
+    prefilter: Prefilter = group("", Prefilter())
+    persistence: Persistence = group("", Persistence())
+    save_count_image: bool = option("saveCountIm", False)
+    figure_path: str = option("figPath", ".")
+
+    def __post_init__(self) -> None:
+        _in_range("template_detection_attempts (maxDetectTemplateIter)", self.template_detection_attempts, 1)
+        if not self.template_detection_step > 0:
+            raise ValueError(
+                "template_detection_step (detectTemplateIterMultiplier) must be positive, "
+                f"got {self.template_detection_step!r}"
+            )
+
+    @classmethod
+    def from_lsst(cls, overrides: Mapping[str, Any]) -> CoaddConfig:
+        """
+        Configuration from dotted names of LSST's CompareWarpAssembleCoaddConfig.
+
+        Parameters
+        ----------
+        overrides : mapping of str to object
+            Such as ``{"detect.thresholdValue": 5.0, "assembleStaticSkyModel.statistic": "MEDIAN"}``.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown (the nearest are given) or a value is not valid.
+        """
+        return cls._with(overrides, own_names=False)
+
+    @classmethod
+    def from_names(cls, overrides: Mapping[str, Any]) -> CoaddConfig:
+        """As `from_lsst`, and our dotted names (``detection.threshold``) are understood too."""
+        return cls._with(overrides, own_names=True)
+
+    @classmethod
+    def _with(cls, overrides: Mapping[str, Any], *, own_names: bool) -> CoaddConfig:
+        prefix = "assembleStaticSkyModel."
+        if overrides.get(prefix + "doNImage"):
+            raise ValueError(f"{prefix}doNImage must be False: the template has no contribution image of its own")
+        if overrides.get(prefix + "doWriteArtifactMasks"):
+            raise ValueError(f"{prefix}doWriteArtifactMasks must be False: the template rejects no artifacts")
+        for name in overrides:
+            if name.startswith("maskStreaks"):
+                raise ValueError(f"{name}: streak masking is not yet part of gpucoadd")
+        kept = _without_switches(_without_switches(overrides), prefix=prefix)
+        config = with_overrides(cls(), kept, own_names=own_names, without_effect=_COMPARE_WARP_BOOKKEEPING)
+        if overrides.get(prefix + "doWrite") and config.template.warp_type == config.stacking.warp_type:
+            raise ValueError(f"{prefix}warpType must differ from warpType when {prefix}doWrite is on")
+        return config
+
+    def as_names(self) -> dict[str, Any]:
+        """Every option under our dotted name, as written to files."""
+        return as_names(self)
+

@@ -1,0 +1,334 @@
+"""Frozen holders of arrays: one masked image, a stack of warps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from .backend import Array, array_module
+from .masks import MaskSchema
+
+_FLOATS = ("float32", "float64")
+
+
+def check_dtype(name: str, array: Array, allowed: Sequence[str]) -> None:
+    """Raise TypeError unless `array` has one of the dtypes `allowed`, in native byte order."""
+    if array.dtype.name not in allowed or not array.dtype.isnative:
+        wanted = " or ".join(allowed)
+        raise TypeError(f"{name} must be {wanted}, got {array.dtype}; convert it with {name}.astype({allowed[0]!r})")
+
+
+def check_planes(image: Array, variance: Array, mask: Array, *, axes: str, floats: Sequence[str]) -> None:
+    """Raise unless the three planes share module and shape and have the right dtypes."""
+    array_module(image=image, variance=variance, mask=mask)
+    n_axes = len(axes.split(","))
+    if image.ndim != n_axes:
+        raise ValueError(f"image has shape {image.shape}; it must be ({axes})")
+    for name, plane in (("variance", variance), ("mask", mask)):
+        if plane.shape != image.shape:
+            raise ValueError(f"{name} has shape {plane.shape} but image has {image.shape}; both are ({axes})")
+    if 0 in image.shape:
+        raise ValueError(f"image has shape {image.shape}; no axis of ({axes}) may be empty")
+    check_dtype("image", image, floats)
+    check_dtype("variance", variance, floats)
+    check_dtype("mask", mask, ("int32",))
+
+
+def check_pair(name: str, pair: Any) -> tuple[int, int]:
+    """`pair` as two ints (y, x), or raise ValueError."""
+    try:
+        y, x = pair
+        checked = int(y), int(x)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a pair of integers (y, x), got {pair!r}") from None
+    if checked != (y, x):
+        raise ValueError(f"{name} must be a pair of integers (y, x), got {pair!r}")
+    return checked
+
+
+class Frozen:
+    """Base of holders whose attributes are set once, by `_set`."""
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen; make a new one to change {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen; {name!r} cannot be removed")
+
+
+class MaskedImage(Frozen):
+    """
+    Image, variance and mask of one exposure or coadd.
+
+    Parameters
+    ----------
+    image, variance : array, shape (y, x), float32 or float64
+        Pixel values and their variances; the variance is in the image unit squared.
+    mask : array, shape (y, x), int32
+        Bits as named by `schema`.
+    schema : MaskSchema
+        Names of the mask's bits.
+    origin : (int, int)
+        (y, x) of the first pixel in the parent frame (patch, tract); may be negative.
+    wcs : object, optional
+        Carried, never interpreted, except that `astropy.wcs.WCS` is written to files.
+    unit : str, optional
+        Unit of `image`, as in the FITS card BUNIT.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are mixed (host and device) or have other dtypes.
+    ValueError
+        If the shapes differ or are not 2-d.
+    """
+
+    image: Array
+    variance: Array
+    mask: Array
+    schema: MaskSchema
+    origin: tuple[int, int]
+    wcs: Any
+    unit: str | None
+
+    def __init__(
+        self,
+        image: Array,
+        variance: Array,
+        mask: Array,
+        *,
+        schema: MaskSchema,
+        origin: tuple[int, int] = (0, 0),
+        wcs: Any = None,
+        unit: str | None = None,
+    ) -> None:
+        check_planes(image, variance, mask, axes="y, x", floats=_FLOATS)
+        check_schema(schema)
+        self._set(image=image, variance=variance, mask=mask, schema=schema)
+        self._set(origin=check_pair("origin", origin), wcs=wcs, unit=unit)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) size in pixels."""
+        return self.image.shape
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.image.shape}, origin={self.origin}, unit={self.unit!r})"
+
+
+def check_schema(schema: object) -> None:
+    """Raise TypeError unless `schema` is a `MaskSchema`."""
+    if not isinstance(schema, MaskSchema):
+        raise TypeError(f"schema must be a MaskSchema, got {type(schema).__name__}; MaskSchema(planes) makes one")
+
+
+class PlaneSource(Protocol):
+    """
+    Where the planes of a stack come from: arrays in memory, or files read piece by piece.
+
+    `shape` is (epoch, y, x). `in_memory` says whether `read` is free.
+    """
+
+    shape: tuple[int, int, int]
+    in_memory: bool
+
+    def read(self, epoch: int, rows: slice) -> tuple[Array, Array, Array]:
+        """Image, variance (float32) and mask (int32) of one epoch, shape (rows, x). Callers do not write to them."""
+        ...
+
+
+class ArraySource:
+    """Planes that are in memory already."""
+
+    in_memory = True
+
+    def __init__(self, image: Array, variance: Array, mask: Array) -> None:
+        self.image, self.variance, self.mask = image, variance, mask
+        self.shape = image.shape
+
+    def read(self, epoch: int, rows: slice) -> tuple[Array, Array, Array]:
+        return self.image[epoch, rows], self.variance[epoch, rows], self.mask[epoch, rows]
+
+
+class WarpStack(Frozen):
+    """
+    Warps of one patch, one per epoch, on one pixel grid.
+
+    Parameters
+    ----------
+    image, variance : array, shape (epoch, y, x), float32
+        Pixel values in `unit`, and variances in its square. NaN where there is no input.
+    mask : array, shape (epoch, y, x), int32
+        Bits as named by `schema`.
+    schema : MaskSchema
+        Names of the mask's bits; must know NO_DATA.
+    psf_sigma : array-like, shape (epoch,), float
+        Width of each epoch's PSF in pixels: the determinant radius, a Gaussian's sigma.
+        NaN where unknown; needed only for the stack that artifacts are searched in.
+    epochs : sequence of hashable, optional
+        Ids, such as visit numbers; 0, 1, ... when left out. No id twice.
+    psf_matched : WarpStack, optional
+        The PSF-matched twins; their ids may be a subset of `epochs`.
+    origin : (int, int)
+        (y, x) of the first pixel in the patch's frame.
+    wcs : object, optional
+        Carried, never interpreted.
+    unit : str
+        Flux unit of `image`.
+
+    Raises
+    ------
+    TypeError
+        If arrays are mixed (host and device) or have other dtypes.
+    ValueError
+        If shapes, lengths, ids, grids or units do not agree.
+    """
+
+    schema: MaskSchema
+    psf_sigma: np.ndarray
+    epochs: tuple[Hashable, ...]
+    psf_matched: WarpStack | None
+    origin: tuple[int, int]
+    wcs: Any
+    unit: str | None
+    source: PlaneSource
+    inputs: tuple[str, ...]
+
+    def __init__(
+        self,
+        image: Array,
+        variance: Array,
+        mask: Array,
+        *,
+        schema: MaskSchema,
+        psf_sigma: Any,
+        epochs: Sequence[Hashable] | None = None,
+        psf_matched: WarpStack | None = None,
+        origin: tuple[int, int] = (0, 0),
+        wcs: Any = None,
+        unit: str | None = "nJy",
+    ) -> None:
+        check_planes(image, variance, mask, axes="epoch, y, x", floats=("float32",))
+        self._fill(
+            ArraySource(image, variance, mask),
+            schema=schema,
+            psf_sigma=psf_sigma,
+            epochs=epochs,
+            psf_matched=psf_matched,
+            origin=origin,
+            wcs=wcs,
+            unit=unit,
+        )
+
+    @classmethod
+    def from_source(
+        cls,
+        source: PlaneSource,
+        *,
+        schema: MaskSchema,
+        psf_sigma: Any,
+        epochs: Sequence[Hashable] | None = None,
+        psf_matched: WarpStack | None = None,
+        origin: tuple[int, int] = (0, 0),
+        wcs: Any = None,
+        unit: str | None = "nJy",
+        inputs: Sequence[str] = (),
+    ) -> WarpStack:
+        """Stack whose pixels are read from `source` when a step asks; `inputs` names where each epoch came from."""
+        stack = cls.__new__(cls)
+        stack._fill(
+            source,
+            schema=schema,
+            psf_sigma=psf_sigma,
+            epochs=epochs,
+            psf_matched=psf_matched,
+            origin=origin,
+            wcs=wcs,
+            unit=unit,
+            inputs=inputs,
+        )
+        return stack
+
+    def _fill(
+        self,
+        source: PlaneSource,
+        *,
+        schema: MaskSchema,
+        psf_sigma: Any,
+        epochs: Sequence[Hashable] | None,
+        psf_matched: WarpStack | None,
+        origin: tuple[int, int],
+        wcs: Any,
+        unit: str | None,
+        inputs: Sequence[str] = (),
+    ) -> None:
+        check_schema(schema)
+        if "NO_DATA" not in schema:
+            raise ValueError(f"schema must have the plane NO_DATA; it has {', '.join(schema) or 'none'}")
+        n_epochs = source.shape[0]
+        sigma = np.array(psf_sigma, dtype=np.float64)
+        if sigma.shape != (n_epochs,):
+            raise ValueError(f"psf_sigma has shape {sigma.shape} but there are {n_epochs} epochs; it is (epoch,)")
+        sigma.setflags(write=False)
+        ids = tuple(range(n_epochs)) if epochs is None else tuple(epochs)
+        if len(ids) != n_epochs:
+            raise ValueError(f"{len(ids)} epochs are named but image has {n_epochs}")
+        if len(set(ids)) != n_epochs:
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ValueError(f"epoch {twice!r} is there twice; ids must differ")
+        self._set(source=source, schema=schema, psf_sigma=sigma, epochs=ids, psf_matched=psf_matched)
+        self._set(origin=check_pair("origin", origin), wcs=wcs, unit=unit, inputs=tuple(inputs))
+        if psf_matched is not None:
+            self._check_twins(psf_matched)
+
+    def _check_twins(self, twins: WarpStack) -> None:
+        if not isinstance(twins, WarpStack):
+            raise TypeError(f"psf_matched must be a WarpStack, got {type(twins).__name__}")
+        if twins.shape[1:] != self.shape[1:] or twins.origin != self.origin:
+            raise ValueError(
+                f"psf_matched is {twins.shape[1:]} at origin {twins.origin} but the direct warps are "
+                f"{self.shape[1:]} at {self.origin}; both must share one pixel grid"
+            )
+        if twins.unit != self.unit:
+            raise ValueError(f"psf_matched is in {twins.unit!r} but the direct warps are in {self.unit!r}")
+        if twins.schema != self.schema:
+            raise ValueError("psf_matched has other mask planes than the direct warps; both must share one MaskSchema")
+        if isinstance(self.source, ArraySource) and isinstance(twins.source, ArraySource):
+            array_module(image=self.source.image, psf_matched=twins.source.image)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(epoch, y, x)."""
+        return self.source.shape
+
+    @property
+    def image(self) -> Array:
+        """(epoch, y, x) float32; a file-backed stack reads every file."""
+        return self._plane(0)
+
+    @property
+    def variance(self) -> Array:
+        """(epoch, y, x) float32; a file-backed stack reads every file."""
+        return self._plane(1)
+
+    @property
+    def mask(self) -> Array:
+        """(epoch, y, x) int32; a file-backed stack reads every file."""
+        return self._plane(2)
+
+    def _plane(self, which: int) -> Array:
+        if isinstance(self.source, ArraySource):
+            return (self.source.image, self.source.variance, self.source.mask)[which]
+        read: Callable[[int, slice], tuple[Array, Array, Array]] = self.source.read
+        planes = [read(epoch, slice(0, self.shape[1]))[which] for epoch in range(self.shape[0])]
+        return array_module(*planes).stack(planes)
+
+    def __repr__(self) -> str:
+        twins = "without twins" if self.psf_matched is None else f"{self.psf_matched.shape[0]} twins"
+        return f"WarpStack({self.shape[0]} epochs of {self.shape[1]} x {self.shape[2]}, {twins}, unit={self.unit!r})"

@@ -1,0 +1,61 @@
+"""Rescaling of a warp's variance plane to the scatter that its pixels really have."""
+
+from __future__ import annotations
+
+import math
+
+from .backend import Array, array_module, quiet
+from .background import TooManyMaskedPixelsError, background
+from .clipping import quantile
+from .configuration import VarianceScaling
+from .masks import MaskSchema
+
+_IQR_TO_SIGMA = 0.74  # LSST's scaleVariance rounds it
+
+
+def variance_scale(
+    image: Array, variance: Array, mask: Array, *, schema: MaskSchema, config: VarianceScaling
+) -> float:
+    """
+    Factor that makes the variance plane agree with the pixels' scatter.
+
+    The scatter is the quartile width of (image - background) / sqrt(variance) over pixels with
+    none of the listed planes; where that asks for more than `config.limit`, the width of the image over the
+    median variance is tried instead.
+
+    Parameters
+    ----------
+    image, variance : array, shape (y, x), float32
+    mask : array, shape (y, x), int32
+    schema : MaskSchema
+    config : VarianceScaling
+
+    Returns
+    -------
+    float
+        NaN when no factor can be had (everything masked, or above the limit): the variance is
+        then used as it is. Waits for the device.
+    """
+    xp = array_module(image)
+    counts = (mask & schema.known_bitmask(config.background_mask_planes)) == 0
+    try:
+        level = background(image, counts, bin_size=config.bin_size)
+    except TooManyMaskedPixelsError:
+        return math.nan
+    flat = (image - level.astype(xp.float32)).ravel()
+    variance = variance.ravel()
+    good = (mask & schema.known_bitmask(config.mask_planes)) == 0
+    good = good.ravel() & xp.isfinite(flat) & xp.isfinite(variance) & (variance > 0)
+    where = xp.flatnonzero(good)
+    if where.shape[0] < 2:
+        return 1.0
+    values, variances = flat.take(where), variance.take(where)
+    with quiet(xp):
+        factor = _squared_width(xp.sort(values / xp.sqrt(variances)))
+    if factor > config.limit:
+        factor = _squared_width(xp.sort(values)) / quantile(xp.sort(variances), 0.5)
+    return factor if factor <= config.limit else math.nan
+
+
+def _squared_width(ordered: Array) -> float:
+    return (_IQR_TO_SIGMA * (quantile(ordered, 0.75) - quantile(ordered, 0.25))) ** 2
