@@ -11,5 +11,5 @@ def label(detected: Any) -> tuple[Any, Any, int]:
     """Flat indices of the detected pixels, the 8-connected component of each, and the number of components."""
     xp = array_module(detected)
     labels, n_labels = ndimage(xp).label(detected, structure=xp.ones((3, 3), dtype=bool))
-    pixels = xp.flatnonzero(detected)
+    pixels = xp.flatnonzero(detected).astype(xp.int32 if detected.size < 2**31 else xp.int64)
     return pixels, labels.ravel().take(pixels).astype(xp.int32), int(n_labels)

@@ -8,6 +8,7 @@ pixels were cut into pieces. Written for any array module.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from gpucoadd.backend import array_module, quiet
@@ -84,11 +85,10 @@ class _Samples:
         self.image = image if self.all_good else xp.where(good, image, xp.float32(0))
         self._sorted: tuple[Any, list[int]] | None = None
 
-    @property
+    @cached_property
     def count(self) -> Any:
-        if not hasattr(self, "_count"):
-            self._count = self.good.sum(axis=0, dtype=self.xp.int32)
-        return self._count
+        """Good samples per pixel, int32."""
+        return self.good.sum(axis=0, dtype=self.xp.int32)
 
     def sorted_rows(self) -> list[Any]:
         """Rows in ascending order per pixel, float32; bad samples are +inf and come last."""
@@ -232,13 +232,12 @@ def clipped_moments(samples: _Samples, rules: Rules, *, scatter: bool) -> tuple[
     several = samples.count > 1
     first_width = rules.sigma_clip * IQR_TO_SIGMA * iqr
     half_width = first_width
-    shift = centre
+    shift, current = centre, full
     for iteration in range(rules.clip_iterations):
         if iteration > 0:
-            centre = current.mean  # noqa: F821
-            half_width = xp.where(
-                several, rules.sigma_clip * xp.sqrt(xp.maximum(current.scatter, 0.0)), first_width  # noqa: F821
-            )
+            centre = current.mean
+            width = rules.sigma_clip * xp.sqrt(xp.maximum(current.scatter, 0.0))
+            half_width = xp.where(several, width, first_width)
         keeps_all = (xp.abs(smallest - centre) <= half_width) & (xp.abs(largest - centre) <= half_width)
         current = Moments(*(None if part is None else part.copy() for part in full))
         where = xp.flatnonzero(~keeps_all)
@@ -247,8 +246,7 @@ def clipped_moments(samples: _Samples, rules: Rules, *, scatter: bool) -> tuple[
         image = samples.image.take(where, axis=1)
         good = samples.good.take(where, axis=1)
         kept = [
-            row & (xp.abs(values - centre[where]) <= half_width[where])
-            for values, row in zip(image, good, strict=True)
+            row & (xp.abs(values - centre[where]) <= half_width[where]) for values, row in zip(image, good, strict=True)
         ]
         part = _moments(
             xp, image, samples.variance.take(where, axis=1), samples.weights, kept, shift[where], rules, need_scatter

@@ -151,9 +151,12 @@ def resolve_device(device: str) -> tuple[str, int]:
         raise ImportError(f'device={device!r} needs CuPy: pip install "gpucoadd[cuda12]" (or cuda13)') from error
     if not cupy.cuda.is_available():
         raise RuntimeError(
-            f'device={device!r} but no CUDA device is visible; use device="cpu", or device="auto" to fall back by itself'
+            f'device={device!r} but no CUDA device is visible; use device="cpu", or device="auto" to fall back '
+            "by itself"
         )
     index = int(number) if number else 0
     if index >= cupy.cuda.runtime.getDeviceCount():
-        raise RuntimeError(f"device={device!r} but only {cupy.cuda.runtime.getDeviceCount()} CUDA device(s) are visible")
+        raise RuntimeError(
+            f"device={device!r} but only {cupy.cuda.runtime.getDeviceCount()} CUDA device(s) are visible"
+        )
     return "cuda", index

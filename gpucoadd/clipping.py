@@ -55,8 +55,8 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     for _ in range(iterations):
         if math.isnan(centre) or math.isnan(half_width):
             return math.nan, math.nan, 0
-        low = int(xp.searchsorted(ordered, _edge(centre, half_width, -1), side="left"))
-        high = int(xp.searchsorted(ordered, _edge(centre, half_width, 1), side="right"))
+        low = int(xp.searchsorted(ordered, xp.asarray(_edge(centre, half_width, -1)), side="left"))
+        high = int(xp.searchsorted(ordered, xp.asarray(_edge(centre, half_width, 1)), side="right"))
         kept = ordered[low:high]
         count = high - low
         if count <= 0:

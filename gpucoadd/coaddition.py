@@ -33,7 +33,7 @@ from .workers import Progress, check_memory, check_threads, no_progress
 logger = logging.getLogger(__name__)
 
 
-class NoWorkFound(ValueError):  # noqa: N818  the engine's and the field's name
+class NoWorkFound(ValueError):
     """Nothing to coadd: no epoch is left that can be used."""
 
 
@@ -219,15 +219,14 @@ def coadd(
         )
     with bounded(warps, work) as (direct, matched, work):
         schema = warps.schema.with_planes(*ADDED_PLANES)
-        prepared = _prepared(direct, config.stacking, work, "weighing")
-        template = _assemble(matched, config.template, work, step="template")
-        _check_psf_sigma(matched, kept_epochs(direct, prepared), config)
-        artifacts = search(matched, template, config, kept_epochs(direct, prepared), work)
         stacked = matched if config.stacking.warp_type == "psfMatched" else direct
-        if stacked is not direct:
-            prepared = _prepared(stacked, config.stacking, work, "weighing")
+        prepared = _prepared(stacked, config.stacking, work, "weighing")
+        epochs = kept_epochs(stacked, prepared)
+        template = _assemble(matched, config.template, work, step="template")
+        _check_psf_sigma(matched, epochs, config)
+        artifacts = search(matched, template, config, epochs, work)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
-        edit = _mask_editor(artifacts, kept_epochs(stacked, prepared), schema, config.stacking)
+        edit = _mask_editor(artifacts, schema, config.stacking)
         planes = combine(
             stacked, prepared, config.stacking, schema, work, reject=reject, edit_mask=edit, step="stacking"
         )
@@ -247,7 +246,7 @@ def coadd(
     if config.save_count_image:
         from .fits import write_array
 
-        write_array(Path(config.figure_path) / "epochCountIm.fits", artifacts.epoch_count, name="EPOCH_COUNT")
+        write_array(Path(config.figure_path) / "epochCountIm.fits", artifacts.epoch_count, extname="EPOCH_COUNT")
     return result
 
 
@@ -294,9 +293,7 @@ def _assemble(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str
     image, variance, mask, n_image = combine(warps, prepared, config, schema, work, reject=reject, step=step)
     mask = _finish_mask(mask, variance, schema)
     provenance = _provenance(warps, prepared, config)
-    return _post_process(
-        warps, prepared, (image, variance, mask), n_image, config, schema, provenance=provenance
-    )
+    return _post_process(warps, prepared, (image, variance, mask), n_image, config, schema, provenance=provenance)
 
 
 def _prepared(warps: WarpStack, config: AssemblyConfig, work: Work, step: str) -> Prepared:
@@ -378,9 +375,7 @@ def _provenance(warps: WarpStack, prepared: Prepared, config: Any) -> dict[str, 
     return {"version": __version__, "config": as_names(config), "inputs": inputs}
 
 
-def _mask_editor(
-    artifacts: Artifacts, epochs: tuple[Hashable, ...], schema: MaskSchema, config: AssemblyConfig
-) -> MaskEdit:
+def _mask_editor(artifacts: Artifacts, schema: MaskSchema, config: AssemblyConfig) -> MaskEdit:
     """
     Masks as the final stack uses them: the artifacts of the epoch set in the warp's own mask.
 
@@ -389,14 +384,10 @@ def _mask_editor(
     """
     no_data, edge, clipped = (schema.known_bitmask((plane,)) for plane in ("NO_DATA", "EDGE", "CLIPPED"))
     cleared = schema.known_bitmask(config.reject) if "NO_DATA" in config.reject else 0
-    position_of = {epoch: position for position, epoch in enumerate(artifacts.epochs)}
+    bits = artifacts.bits
 
-    def edit(position: int, rows: slice, mask: Array) -> Array:
+    def edit(at: int, rows: slice, mask: Array) -> Array:
         xp = array_module(mask)
-        at = position_of.get(epochs[position])
-        if at is None:
-            return mask
-        bits = artifacts.bits
         if bits["no_data"].any(at):
             mask = xp.where(bits["no_data"].plane(at, rows), (mask & ~cleared) | no_data, mask)
         if bits["edge"].any(at):

@@ -26,8 +26,10 @@ from .workers import Progress, check_threads, cut, in_order, no_progress
 logger = logging.getLogger(__name__)
 
 ADDED_PLANES = ("REJECTED", "CLIPPED", "SENSOR_EDGE", "INEXACT_PSF")
-_PIECE = 8192  # pixels whose whole stack stays in the processor's cache
+_PIECE_SAMPLES = 1 << 18  # of all epochs together: what stays in a processor's cache
+_SMALLEST_PIECE = 2048  # pixels; below, NumPy's cost per call shows
 _DEVICE_PIECE = 1 << 20
+_BAND_BYTES = 64 << 20
 _NO_INTERPOLATION = Interpolation(enabled=False)
 
 
@@ -98,7 +100,8 @@ def _stack_pieces(
         for target, result in zip(out, results, strict=True):
             target[piece] = result
 
-    for _ in in_order(one, cut(n_pixels, _PIECE if is_host(xp) else _DEVICE_PIECE), threads=threads):
+    size = max(_PIECE_SAMPLES // image.shape[0], _SMALLEST_PIECE) if is_host(xp) else _DEVICE_PIECE
+    for _ in in_order(one, cut(n_pixels, size), threads=threads):
         pass
     return out
 
@@ -310,24 +313,25 @@ def combine(
     _, n_rows, n_columns = warps.shape
     n_epochs = len(prepared.indices)
     bands = cut(n_rows, _band_rows(warps, n_epochs, work.memory))
-    pieces: list[tuple[Array, ...]] = []
+    out: tuple[Array, ...] = ()
     for number, rows in enumerate(bands):
         image, variance, mask = _read_band(warps, prepared.indices, rows, threads=work.threads)
         xp = array_module(image)
-        masks = []
-        n_image = xp.zeros((rows.stop - rows.start, n_columns), dtype=xp.int32)
+        if not out:
+            dtypes = (xp.float32, xp.float32, xp.int32, xp.int32)
+            out = tuple(xp.zeros((n_rows, n_columns), dtype=dtype) for dtype in dtypes)
+        n_image = out[3][rows]
+        masks = xp.empty(image.shape, dtype=xp.int32)
         for position in range(n_epochs):
             plane = mask[position] if edit_mask is None else edit_mask(position, rows, mask[position])
             n_image += (plane & reject) == 0
-            masks.append(plane & removed if removed != -1 else plane)
-        flat = [plane.reshape(n_epochs, -1) for plane in (image, variance, xp.stack(masks))]
+            masks[position] = plane & removed
+        flat = [plane.reshape(n_epochs, -1) for plane in (image, variance, masks)]
         planes = _stack_pieces(*flat, weights, rules, threads=work.threads)
-        pieces.append((*(plane.reshape(n_image.shape) for plane in planes), n_image))
+        for target, plane in zip(out, planes, strict=False):
+            target[rows] = plane.reshape(n_image.shape)
         work.progress(step, number + 1, len(bands))
-    if len(pieces) == 1:
-        return pieces[0]  # type: ignore[return-value]
-    xp = array_module(pieces[0][0])
-    return tuple(xp.concatenate(planes) for planes in zip(*pieces, strict=True))  # type: ignore[return-value]
+    return out  # type: ignore[return-value]
 
 
 def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
@@ -338,10 +342,17 @@ def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
 
 
 def _band_rows(warps: WarpStack, n_epochs: int, memory: int) -> int:
-    """Rows per band so that a band's planes, their copies and the work on them stay within half of `memory`."""
+    """
+    Rows per band, so that a band's planes and the copies made of them stay within half of `memory`.
+
+    A stack in memory is copied in part only, and gains from bands that are small; files are opened
+    for every band, and gain from large ones.
+    """
     _, n_rows, n_columns = warps.shape
-    per_row = n_epochs * n_columns * (8 if warps.source.in_memory else 24)
-    return max(1, min(n_rows, memory // 2 // max(per_row, 1)))
+    in_memory = warps.source.in_memory
+    room = min(memory // 2, _BAND_BYTES) if in_memory else memory // 2
+    per_row = n_epochs * n_columns * (4 if in_memory else 28)
+    return max(1, min(n_rows, room // per_row))
 
 
 def _read_band(warps: WarpStack, indices: Sequence[int], rows: slice, *, threads: int) -> tuple[Array, Array, Array]:

@@ -181,7 +181,9 @@ class AssemblyConfig:
             )
         for plane, threshold in self.propagation.items():
             if not isinstance(threshold, (int, float)) or math.isnan(threshold):
-                raise ValueError(f"propagation (maskPropagationThresholds) of {plane} must be a number, got {threshold!r}")
+                raise ValueError(
+                    f"propagation (maskPropagationThresholds) of {plane} must be a number, got {threshold!r}"
+                )
         object.__setattr__(self, "reject", tuple(self.reject))
         object.__setattr__(self, "remove", tuple(self.remove))
 
@@ -477,4 +479,3 @@ class CoaddConfig:
     def as_names(self) -> dict[str, Any]:
         """Every option under our dotted name, as written to files."""
         return as_names(self)
-

@@ -25,7 +25,7 @@ class Footprints(NamedTuple):
     """
     Footprints of one plane.
 
-    `pixels` (n,) int64 flat indices; `labels` (n,) int32 from 1 on, which footprint each belongs to;
+    `pixels` (n,) int flat indices; `labels` (n,) int32 from 1 on, which footprint each belongs to;
     `count` the number of footprints.
     """
 
@@ -77,7 +77,9 @@ def growth_radius(psf_sigma: float, config: Detection) -> int:
     return int(config.grow_sigma * psf_sigma + 0.5) if config.grow_sigma > 0 else 0
 
 
-def detect(image: Array, variance: Array, mask: Array, *, psf_sigma: float, config: Detection, exclude: int) -> Footprints:
+def detect(
+    image: Array, variance: Array, mask: Array, *, psf_sigma: float, config: Detection, exclude: int
+) -> Footprints:
     """
     Footprints of the significant pixels of a difference.
 
@@ -243,9 +245,7 @@ def detect_template(
     value, spread = xp.full(image.shape, xp.nan, dtype=xp.float32), xp.full(image.shape, xp.nan, dtype=xp.float32)
     value[inner], spread[inner] = smooth[inner], smooth_variance[inner]
     scaled = config.threshold * factor
-    footprints = detect(
-        value, spread, labels, psf_sigma=psf_sigma, config=replace(config, threshold=scaled), exclude=0
-    )
+    footprints = detect(value, spread, labels, psf_sigma=psf_sigma, config=replace(config, threshold=scaled), exclude=0)
     flat = labels.reshape(-1)
     flat[footprints.pixels] = footprints.labels
     if config.reestimate_background and bool((labels[inner] > 0).all()):

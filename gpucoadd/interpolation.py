@@ -112,7 +112,6 @@ def _runs(bad: Array) -> tuple[Array, Array, Array]:
 
 def _fill_rows(plane: Array, bad: Array, fallback: float, fallback_at_edge: bool) -> Array:
     """Copy of `plane` (y, x) with the runs of `bad` pixels of each row filled."""
-    xp = array_module(plane)
     n_columns = plane.shape[1]
     out = plane.copy().reshape(-1)
     where, before, after = _runs(bad)

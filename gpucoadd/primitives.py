@@ -46,7 +46,7 @@ def label(detected: Array) -> tuple[Array, Array, int]:
 
     Returns
     -------
-    pixels : array, shape (n,), int64
+    pixels : array, shape (n,), int32, or int64 for a plane of 2**31 pixels or more
         Flat indices of the detected pixels, ascending.
     labels : array, shape (n,), int32
         Footprint of each of them, 1, 2, ... in raster order of the footprints' first pixels.

@@ -1,0 +1,443 @@
+"""
+FITS files: warps and images in, images, masks and counts out.
+
+Reading recognises these layouts (`layouts` has the details):
+
+========================= ============================ =========================== ===================================
+layout                    image                        noise                       mask
+========================= ============================ =========================== ===================================
+LSST afw                  IMAGE                        VARIANCE                    MASK, `MP_<NAME>` = bit number
+lsst.images (`DATAMODL`)  IMAGE                        VARIANCE                    MASK, `MSKN####`, `MSKM####`
+HST, JWST                 SCI                          ERR = sigma, squared        DQ (see `read_warps`)
+image and weight          first image                  1 / weight                  weight 0 is NO_DATA
+CCDData                   primary image                UNCERT, kind from `UTYPE`   MASK, 1 is BAD
+========================= ============================ =========================== ===================================
+
+Writing makes the afw layout, which Rubin's readers take; `writing` has the details.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from astropy.wcs import WCS
+
+from . import backend
+from .images import MaskedImage, WarpStack
+from .layouts import Layout, common_schema, hdu_name, recognise
+from .masks import MaskSchema
+from .psf import FWHM_PER_SIGMA, adaptive_moments, measure_sigma
+from .sources import Exposure, FitsSource, Pool, quiet
+from .writing import read_provenance, write_array, write_mask, write_planes
+
+__all__ = ["read_image", "read_provenance", "read_warps", "write_array", "write_mask", "write_planes"]
+
+logger = logging.getLogger(__name__)
+
+_ENDINGS = (".fits", ".fits.gz", ".fits.fz")
+_WEIGHT_ENDINGS = (".weight", ".wht", "_weight", "_wht")
+_FWHM_CARDS = ("PSF_FWHM", "FWHM", "SEEING_PIX")
+_NOT_FOR_PSF = ("NO_DATA", "BAD", "SAT", "EDGE", "CR")
+_MAX_GRID_OFFSET = 0.5  # pixels between two WCSs that are to describe one grid
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def read_warps(
+    paths: Paths, *, psf_matched: Paths | None = None, device: str = "auto", psf_fwhm: Any = None
+) -> WarpStack:
+    """
+    Stack of warps whose pixels are read from files when a step asks for them.
+
+    Headers are read, and lengths of files checked, now. Pixels come through ``stack.source.read(epoch, rows)``.
+
+    Parameters
+    ----------
+    paths : path, or sequence of paths
+        A folder (its ``*.fits``, ``*.fits.gz`` and ``*.fits.fz`` in order of name), a file, or several of either.
+        Weight files beside their image (``X.weight.fits``, ``X.wht.fits``, ``X_weight.fits``, ``X_wht.fits``) are
+        taken with it.
+    psf_matched : path, or sequence of paths, optional
+        The PSF-matched twins, found by epoch id. Epochs may lack one; twins without an epoch are left out with a
+        warning in the log.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N": where pixels go.
+    psf_fwhm : float or array-like of shape (epoch,), optional
+        FWHM in pixels of the PSF of the stack that artifacts are searched in: the twins if there are any, in the order
+        in which the returned ``stack.psf_matched`` has them, else the warps.
+
+    Returns
+    -------
+    WarpStack
+        ``inputs`` are the file names; ``epochs`` the cards VISIT, or else the file names without folder and ending;
+        ``source.seconds_reading`` the time spent reading so far; ``wcs`` an `astropy.wcs.WCS` of the first file, or
+        None.
+
+    Raises
+    ------
+    FileNotFoundError, OSError
+        If a path does not exist or cannot be read.
+    ValueError
+        If there is no file; if a file is not FITS, truncated or of no known layout; if two have one id; if shapes,
+        origins, grids or units differ; if masks name more than 31 planes; if no twin has the id of a warp. Damaged
+        pixels, and mask bits without a name, are found when they are read.
+
+    Notes
+    -----
+    *PSF width*, the first of: `psf_fwhm`; the adaptive moments of an image HDU PSF; card PSFSIGMA; card PSF_FWHM, FWHM
+    or SEEING_PIX, in pixels; the image's own stars, which reads the file now and is said in the log. Warps that have
+    twins are not measured on stars: their width is not needed, and is NaN where the file does not tell. The origin is
+    CRVAL2A, CRVAL1A of a LINEAR WCS A, else -LTV2, -LTV1, else (0, 0).
+
+    *HST and JWST masks.* JWST: DO_NOT_USE becomes BAD and NON_SCIENCE becomes NO_DATA, the rule by which STScI
+    resamples; SATURATED, JUMP_DET, OUTLIER and PERSISTENCE keep their names and all other bits become DQ_OTHER. HST
+    (TELESCOP, or a DQ of 16 bits): any bit becomes BAD, and also 256 SAT, 4096 and 8192 CR.
+
+    *Weights* are taken as 1 / variance. Many programs write weights that are only relative; scale them first, since
+    the significance of artifacts rests on the variance.
+
+    *No data.* In all layouts but afw, non-finite pixels and noise, and a noise or weight that is not positive, become
+    NO_DATA, and NaN in image and variance. An afw file is taken as it is.
+    """
+    device = _where(device)
+    pool = Pool()
+    try:
+        direct = _describe_all(_list_files(paths, "paths"), pool)
+        twins = [] if psf_matched is None else _describe_all(_list_files(psf_matched, "psf_matched"), pool)
+        if psf_matched is not None:
+            twins = _pair(direct, twins)
+        everything = direct + twins
+        for warp in everything[1:]:
+            _check_grid(warp, everything[0], pool)
+        schema = common_schema((warp.path, warp.layout) for warp in everything)
+        make = partial(_make_stack, schema=schema, first=direct[0], pool=pool, device=device)
+        if not twins:
+            return make(direct, psf_fwhm=psf_fwhm, measure=True)
+        matched = make(twins, psf_fwhm=psf_fwhm, measure=True)
+        return make(direct, psf_fwhm=None, measure=False, psf_matched=matched)
+    except BaseException:
+        pool.close()
+        raise
+
+
+def read_image(path: str | os.PathLike[str], *, device: str = "auto") -> MaskedImage:
+    """
+    Image, variance and mask of a file, in any layout that `read_warps` knows.
+
+    Parameters
+    ----------
+    path : path
+        The file; a weight file beside it is taken with it.
+    device : str
+        "auto", "cpu", "cuda" or "cuda:N": where pixels go.
+
+    Returns
+    -------
+    MaskedImage
+        float32, float32, int32.
+
+    Raises
+    ------
+    FileNotFoundError, OSError
+        If the file does not exist or cannot be read.
+    ValueError
+        If it is not FITS, truncated, damaged, or of no known layout.
+    """
+    device = _where(device)
+    pool = Pool()
+    try:
+        image = _describe(os.fspath(path), pool)
+        schema = common_schema([(image.path, image.layout)])
+        source = FitsSource(
+            [image.exposure], [image.layout], schema=schema, shape=image.shape, pool=pool, device=device
+        )
+        planes = source.read(0, slice(None))
+        return MaskedImage(*planes, schema=schema, origin=image.origin, wcs=image.wcs, unit=image.unit)
+    finally:
+        pool.close()
+
+
+def _where(device: str) -> str:
+    """`device` with "auto" decided, and said in the log."""
+    kind, number = backend.resolve_device(device)
+    chosen = kind if kind == "cpu" else f"{kind}:{number}"
+    if device == "auto":
+        logger.info("pixels go to %s", chosen)
+    return chosen
+
+
+# ------------------------------------------------------------------------------------------------ which files
+
+
+def _list_files(paths: Paths, name: str) -> list[str]:
+    """Files that `paths` stands for, without the weight files of others among them."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    files: list[str] = []
+    for path in [os.fspath(path) for path in given]:
+        if not isinstance(path, str):
+            raise TypeError(f"{name} must be a path or a sequence of paths, got {path!r}")
+        if os.path.isdir(path):
+            inside = [entry for entry in sorted(os.listdir(path)) if entry.endswith(_ENDINGS)]
+            if not inside:
+                raise ValueError(f"the folder {path} holds no file that ends with {', '.join(_ENDINGS)}")
+            files += [os.path.join(path, entry) for entry in inside]
+        elif os.path.exists(path):
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"no file or folder {path}; check the name")
+    stems = {_stem(file) for file in files}
+    files = [file for file in files if not _is_weight_of(_stem(file), stems)]
+    if not files:
+        raise ValueError(f"{name} is empty; give a folder or at least one file")
+    return files
+
+
+def _stem(path: str) -> str:
+    """`path` without its FITS ending."""
+    return re.sub(r"\.(fits?|fts)(\.(gz|fz))?$", "", path, flags=re.IGNORECASE)
+
+
+def _is_weight_of(stem: str, stems: set[str]) -> bool:
+    return any(stem.endswith(ending) and stem[: -len(ending)] in stems for ending in _WEIGHT_ENDINGS)
+
+
+def _weight_file(path: str) -> str | None:
+    """The weight file beside `path`, if there is one."""
+    candidates = (_stem(path) + weight + ending for weight in _WEIGHT_ENDINGS for ending in _ENDINGS)
+    return next((file for file in candidates if os.path.isfile(file)), None)
+
+
+# ------------------------------------------------------------------------------------------------ one file
+
+
+@dataclass(frozen=True)
+class _Warp:
+    """What the headers of one exposure say."""
+
+    path: str
+    exposure: Exposure
+    layout: Layout
+    shape: tuple[int, int]
+    origin: tuple[int, int]
+    unit: str | None
+    epoch: int | str
+    wcs: WCS | None
+    sigma: float  # NaN where the file does not tell
+
+
+def _describe_all(files: Sequence[str], pool: Pool) -> list[_Warp]:
+    """All exposures of one stack; ids must differ."""
+    warps: dict[int | str, _Warp] = {}
+    for path in files:
+        warp = _describe(path, pool)
+        if warp.epoch in warps:
+            raise ValueError(
+                f"{warps[warp.epoch].path} and {path} both are epoch {warp.epoch!r}; ids must differ "
+                "(they are the card VISIT, or the file name where there is none)"
+            )
+        warps[warp.epoch] = warp
+    return list(warps.values())
+
+
+def _describe(path: str, pool: Pool) -> _Warp:
+    exposure = Exposure([path])
+    weight = _weight_file(path)
+    if weight is not None:
+        exposure = Exposure([path, weight])
+    with pool.using(exposure) as files:
+        layout = recognise(path, files)
+        hdu = files[0][layout.image.hdu]
+        headers = [hdu.header, files[0][0].header]
+        return _Warp(
+            path=path,
+            exposure=exposure,
+            layout=layout,
+            shape=(int(hdu.shape[0]), int(hdu.shape[1])),
+            origin=_origin(path, hdu.header),
+            unit=str(_card(headers, "BUNIT") or "").strip() or None,
+            epoch=_epoch(path, headers),
+            wcs=_celestial_wcs(path, hdu.header, files[0]),
+            sigma=_known_sigma(path, files[0], headers),
+        )
+
+
+def _card(headers: Sequence[Any], *names: str) -> Any:
+    """The first of the cards `names` that is there and has a value, in the image's header or the primary one."""
+    for name in names:
+        for header in headers:
+            value = header.get(name)
+            if isinstance(value, (str, bool, int, float)):
+                return value
+    return None
+
+
+def _epoch(path: str, headers: Sequence[Any]) -> int | str:
+    visit = _card(headers, "VISIT")
+    if isinstance(visit, float) and visit.is_integer():
+        visit = int(visit)
+    if isinstance(visit, str) and visit.strip():
+        return visit.strip()
+    if isinstance(visit, int) and not isinstance(visit, bool):
+        return visit
+    return os.path.basename(_stem(path))
+
+
+def _origin(path: str, header: Any) -> tuple[int, int]:
+    """(y, x) in the parent's frame of the first pixel."""
+    start: list[float] = []
+    for axis in (2, 1):
+        if str(header.get(f"CTYPE{axis}A", "")).strip().upper() == "LINEAR" and f"CRVAL{axis}A" in header:
+            step = header.get(f"CD{axis}_{axis}A", header.get(f"CDELT{axis}A", 1.0))
+            start.append(header[f"CRVAL{axis}A"] + (1.0 - header.get(f"CRPIX{axis}A", 1.0)) * step)
+        else:
+            start.append(-header.get(f"LTV{axis}", 0.0))
+    if not all(float(value).is_integer() for value in start):
+        raise ValueError(
+            f"{path}: its first pixel is at (y, x) = {tuple(start)} by CRVAL2A, CRVAL1A or -LTV2, -LTV1; "
+            "the origin must be whole pixels"
+        )
+    return int(start[0]), int(start[1])
+
+
+def _celestial_wcs(path: str, header: Any, hdus: Any) -> WCS | None:
+    if "CTYPE1" not in header:  # astropy takes a header with the A-WCS alone for a broken one
+        return None
+    try:
+        with quiet():
+            wcs = WCS(header, fobj=hdus)
+            return (wcs if wcs.naxis == 2 else wcs.celestial) if wcs.has_celestial else None
+    except Exception as error:  # the WCS is only carried: a bad one must not stop the pixels
+        logger.warning("%s: its WCS is left out, astropy cannot read it (%s)", path, str(error).strip())
+        return None
+
+
+def _known_sigma(path: str, hdus: Any, headers: Sequence[Any]) -> float:
+    """PSF width in pixels as the file tells it, or NaN."""
+    for hdu in hdus:
+        if hdu_name(hdu) == "PSF" and getattr(hdu, "is_image", False) and len(hdu.shape) == 2:
+            try:
+                return adaptive_moments(hdu.data)[0]
+            except Exception as error:
+                logger.warning("%s: its PSF image is not used (%s)", path, error)
+    sigma = _card(headers, "PSFSIGMA")
+    if _is_width(sigma):
+        return float(sigma)
+    fwhm = [value for name in _FWHM_CARDS if _is_width(value := _card(headers, name))]
+    return float(fwhm[0]) / FWHM_PER_SIGMA if fwhm else np.nan
+
+
+def _is_width(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < np.inf
+
+
+# ------------------------------------------------------------------------------------------------ several files
+
+
+def _pair(direct: Sequence[_Warp], twins: Sequence[_Warp]) -> list[_Warp]:
+    """Twins of the direct warps, in their order."""
+    by_epoch = {warp.epoch: warp for warp in twins}
+    paired = [by_epoch.pop(warp.epoch) for warp in direct if warp.epoch in by_epoch]
+    if not paired:
+        raise ValueError(
+            f"no file of psf_matched has the id of a warp: {twins[0].path} is {twins[0].epoch!r}, {direct[0].path} is "
+            f"{direct[0].epoch!r}; ids are the card VISIT, or the file name where there is none"
+        )
+    for warp in by_epoch.values():
+        logger.warning("%s is left out: there is no warp of epoch %r", warp.path, warp.epoch)
+    return paired
+
+
+def _check_grid(warp: _Warp, first: _Warp, pool: Pool) -> None:
+    """Raise ValueError unless both share shape, origin, unit and sky."""
+    if (warp.shape, warp.origin) != (first.shape, first.origin):
+        raise ValueError(
+            f"{warp.path} is {warp.shape[0]} x {warp.shape[1]} at {warp.origin} but the first warp, {first.path}, is "
+            f"{first.shape[0]} x {first.shape[1]} at {first.origin}; warps must share one pixel grid"
+        )
+    if warp.unit != first.unit:
+        raise ValueError(
+            f"{warp.path} is in {warp.unit or 'no unit'} (BUNIT) but the first warp, {first.path}, is in "
+            f"{first.unit or 'no unit'}; warps must share one unit"
+        )
+    offset = _sky_offset(warp, first)
+    if offset > _MAX_GRID_OFFSET:
+        raise ValueError(
+            f"{warp.path} covers other sky than the first warp, {first.path}: by their WCS a corner is {offset:.1f} "
+            "pixels away; resample them to one pixel grid first"
+        )
+
+
+def _sky_offset(warp: _Warp, first: _Warp) -> float:
+    """Largest distance in pixels between the corners of the two; 0 where it cannot be told."""
+    a, b = warp.wcs, first.wcs
+    if a is None or b is None or list(a.wcs.ctype) != list(b.wcs.ctype) or a.wcs.radesys != b.wcs.radesys:
+        return 0.0
+    ny, nx = warp.shape
+    corners = np.array([[0, 0], [nx - 1, 0], [0, ny - 1], [nx - 1, ny - 1]], float)
+    try:
+        moved = b.wcs_world2pix(a.wcs_pix2world(corners, 0), 0)
+    except Exception:  # beyond what the projection can do; the shapes agree, and the WCS is only carried
+        return 0.0
+    distance = np.abs(moved - corners).max()
+    return float(distance) if np.isfinite(distance) else 0.0
+
+
+def _make_stack(
+    warps: Sequence[_Warp],
+    *,
+    schema: MaskSchema,
+    first: _Warp,
+    pool: Pool,
+    device: str,
+    psf_fwhm: Any,
+    measure: bool,
+    psf_matched: WarpStack | None = None,
+) -> WarpStack:
+    exposures, layouts = [warp.exposure for warp in warps], [warp.layout for warp in warps]
+    source = FitsSource(exposures, layouts, schema=schema, shape=first.shape, pool=pool, device=device)
+    if psf_fwhm is not None:
+        sigma = _checked_fwhm(psf_fwhm, len(warps)) / FWHM_PER_SIGMA
+    else:
+        sigma = np.array([warp.sigma for warp in warps])
+        for epoch, warp in enumerate(warps):
+            if measure and np.isnan(warp.sigma):
+                sigma[epoch] = _measured_sigma(warp.path, source, epoch, schema)
+    return WarpStack.from_source(
+        source,
+        schema=schema,
+        psf_sigma=sigma,
+        epochs=[warp.epoch for warp in warps],
+        psf_matched=psf_matched,
+        origin=first.origin,
+        wcs=first.wcs,
+        unit=first.unit,
+        inputs=[warp.path for warp in warps],
+    )
+
+
+def _checked_fwhm(psf_fwhm: Any, n_epochs: int) -> np.ndarray:
+    fwhm = np.asarray(psf_fwhm, dtype=np.float64)
+    if fwhm.shape not in ((), (n_epochs,)):
+        raise ValueError(f"psf_fwhm has shape {fwhm.shape}; it must be one number or one per epoch, ({n_epochs},)")
+    if not np.all((fwhm > 0) & np.isfinite(fwhm)):
+        raise ValueError(f"psf_fwhm must be positive, in pixels, got {psf_fwhm!r}")
+    return np.broadcast_to(fwhm, (n_epochs,))
+
+
+def _measured_sigma(path: str, source: FitsSource, epoch: int, schema: MaskSchema) -> float:
+    """PSF width from the stars in the pixels."""
+    image, variance, mask = source.read_host(epoch, slice(None))
+    bad = (mask & schema.known_bitmask(_NOT_FOR_PSF)) != 0
+    sigma, n_stars = measure_sigma(image, bad | ~(variance > 0))
+    if n_stars:
+        logger.warning("%s does not tell its PSF; measured %.3f pixels (sigma) on %d stars", path, sigma, n_stars)
+    else:
+        logger.warning("%s does not tell its PSF and has no star to measure it on; give psf_fwhm", path)
+    return sigma

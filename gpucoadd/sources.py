@@ -1,0 +1,357 @@
+"""
+FITS files as a source of planes: opened when asked, read band by band, from several threads.
+
+Why files are checked against their own headers first: a truncated file makes astropy warn and give zeros, hours
+before anyone looks at the coadd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
+from astropy.utils.exceptions import AstropyUserWarning
+from astropy.wcs import FITSFixedWarning
+
+from . import backend
+from .layouts import Layout, Plane, decode
+from .masks import MaskSchema
+
+_BLOCK = 2880
+_CARD = 80
+_MAX_OPEN = 64
+
+# warnings.catch_warnings swaps global state, so two threads in it at once could leave it swapped.
+_QUIET = threading.RLock()
+# astropy's HCOMPRESS decoder keeps its bit buffer in static variables of C and releases the interpreter lock.
+_HCOMPRESS = threading.Lock()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what astropy says about odd but readable headers; `check_length` has looked at the rest."""
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore", VerifyWarning)
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        for message in ("File may have been truncated", "Unexpected extra padding"):
+            warnings.filterwarnings("ignore", message, AstropyUserWarning)
+        yield
+
+
+def check_length(stream: BinaryIO, path: str) -> None:
+    """
+    Raise ValueError unless `stream` is FITS and as long as its headers promise; pixels are not looked at.
+
+    A missing fill of the last block is forgiven, and so is anything that is no extension after the last HDU.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    start = 0
+    while start < size:
+        stream.seek(start)
+        begin = stream.read(_CARD)
+        if start == 0 and begin[:9] != b"SIMPLE  =":
+            raise ValueError(f"{path} is not a FITS file: it must begin with 'SIMPLE  =', it begins with {begin[:9]!r}")
+        if start > 0 and begin[:8] != b"XTENSION":
+            return
+        stream.seek(start)
+        values, length = _header_values(stream, path)
+        end = start + length + _data_size(values)
+        if end > size:
+            raise ValueError(
+                f"{path} is truncated: its headers promise {end} bytes or more, it has {size}; fetch it again"
+            )
+        start = math.ceil(end / _BLOCK) * _BLOCK
+
+
+def _header_values(stream: BinaryIO, path: str) -> tuple[dict[str, int], int]:
+    """Cards that say how large the data are, and the length of the header in bytes."""
+    values: dict[str, int] = {}
+    length = 0
+    while True:
+        block = stream.read(_BLOCK)
+        if len(block) < _BLOCK:
+            raise ValueError(f"{path} is truncated: it ends inside a header; fetch it again")
+        length += _BLOCK
+        for i in range(0, _BLOCK, _CARD):
+            key = block[i : i + 8].rstrip()
+            if key == b"END":
+                return values, length
+            if key in (b"BITPIX", b"PCOUNT", b"GCOUNT") or key.startswith(b"NAXIS"):
+                text = block[i + 10 : i + _CARD].split(b"/")[0].strip()
+                try:
+                    values[key.decode()] = int(text)
+                except ValueError:
+                    raise ValueError(f"{path} is damaged: card {key.decode('ascii', 'replace')} is {text!r}") from None
+
+
+def _data_size(values: dict[str, int]) -> int:
+    """Bytes of data, section 4.4.1 of the FITS standard; also of random groups."""
+    axes = [values.get(f"NAXIS{i}", 0) for i in range(1, values.get("NAXIS", 0) + 1)]
+    if not axes:
+        return 0
+    pixels = math.prod(axes[1:] if axes[0] == 0 and len(axes) > 1 else axes)
+    return abs(values.get("BITPIX", 0)) * values.get("GCOUNT", 1) * (values.get("PCOUNT", 0) + pixels) // 8
+
+
+class OpenFile:
+    """One open FITS file: `hdus` and the stream they are read from."""
+
+    def __init__(self, path: str) -> None:
+        self._stream = _open_stream(path)
+        try:
+            check_length(self._stream, path)
+            self._stream.seek(0)
+            self.hdus = self._open(path)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def _open(self, path: str) -> Any:
+        try:
+            with quiet():
+                hdus = fits.open(self._stream, memmap=False)
+                for hdu in hdus:  # all headers now, while warnings are held back
+                    hdu.header.get("EXTNAME")
+                return hdus
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as FITS ({error}); fetch or write it again") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):  # nothing was written, so nothing can be lost
+            self.hdus.close()
+        self._stream.close()
+
+
+def _open_stream(path: str) -> BinaryIO:
+    """The file; a gzipped one is unpacked to an unnamed temporary file, for reading bands means jumping about."""
+    try:
+        stream = open(path, "rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {path}; check the name") from None
+    except OSError as error:
+        raise type(error)(f"cannot read {path}: {error.strerror}") from error
+    magic = stream.read(2)
+    stream.seek(0)
+    if magic != b"\x1f\x8b":
+        return stream
+    with stream, tempfile.TemporaryFile(prefix="gpucoadd-") as unpacked:
+        try:
+            with gzip.GzipFile(fileobj=stream) as packed:
+                shutil.copyfileobj(packed, unpacked, 1 << 20)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} is truncated or damaged: gzip says {error}; fetch it again") from error
+        unpacked.flush()
+        return os.fdopen(os.dup(unpacked.fileno()), "rb")  # astropy refuses a read-only view of a writable stream
+
+
+class Exposure:
+    """The files of one exposure (itself, and perhaps its weight) and the lock that a thread holds while reading."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        self.lock = threading.Lock()
+        self.files: tuple[OpenFile, ...] = ()
+
+    def open(self) -> None:
+        opened: list[OpenFile] = []
+        try:
+            for path in self.paths:
+                opened.append(OpenFile(path))
+        except BaseException:
+            for file in opened:
+                file.close()
+            raise
+        self.files = tuple(opened)
+
+    def close(self) -> None:
+        files, self.files = self.files, ()
+        for file in files:
+            file.close()
+
+
+class Pool:
+    """
+    Exposures whose files are open: the most recently used, 64 at most, apart from those being read this moment.
+
+    Closes them all when it is no longer used.
+    """
+
+    def __init__(self, max_open: int = _MAX_OPEN) -> None:
+        self._max_open = max_open
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, Exposure] = OrderedDict()
+        self._finalizer = weakref.finalize(self, _close_all, self._open)
+
+    @contextlib.contextmanager
+    def using(self, exposure: Exposure) -> Iterator[list[Any]]:
+        """HDU lists of `exposure`, which no other thread can use meanwhile."""
+        with exposure.lock:
+            if not exposure.files:
+                exposure.open()
+            with self._lock:
+                self._open[id(exposure)] = exposure
+                self._open.move_to_end(id(exposure))
+                self._close_oldest(exposure)
+            yield [file.hdus for file in exposure.files]
+
+    def _close_oldest(self, current: Exposure) -> None:
+        for key, exposure in list(self._open.items()):
+            if len(self._open) <= self._max_open:
+                return
+            if exposure is not current and exposure.lock.acquire(blocking=False):
+                try:
+                    exposure.close()
+                    del self._open[key]
+                finally:
+                    exposure.lock.release()
+
+    def close(self) -> None:
+        """Close all files; they are opened again when needed."""
+        with self._lock:
+            _close_all(self._open)
+
+
+def _close_all(exposures: OrderedDict[int, Exposure]) -> None:
+    for exposure in list(exposures.values()):
+        exposure.close()
+    exposures.clear()
+
+
+class FitsSource:
+    """
+    Planes of a stack that are read from FITS files when asked for.
+
+    Safe to read from several threads: two read one file after the other, and different files at once.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        One per epoch.
+    layouts : sequence of Layout
+        One per epoch.
+    schema : MaskSchema
+        Bits that all masks are given.
+    shape : (int, int)
+        (y, x) of every epoch.
+    pool : Pool
+        Keeps files open.
+    device : str
+        Where planes go, as in `backend.resolve_device`.
+
+    Attributes
+    ----------
+    shape : (int, int, int)
+        (epoch, y, x).
+    in_memory : bool
+        False.
+    seconds_reading : float
+        Time spent in `read`, summed over threads.
+    """
+
+    in_memory = False
+
+    def __init__(
+        self,
+        exposures: Sequence[Exposure],
+        layouts: Sequence[Layout],
+        *,
+        schema: MaskSchema,
+        shape: tuple[int, int],
+        pool: Pool,
+        device: str,
+    ) -> None:
+        self.shape = (len(exposures), *shape)
+        self.seconds_reading = 0.0
+        self._exposures, self._layouts = tuple(exposures), tuple(layouts)
+        self._schema, self._pool, self._device = schema, pool, device
+        self._clock = threading.Lock()
+
+    def read(self, epoch: int, rows: slice) -> tuple[backend.Array, backend.Array, backend.Array]:
+        """
+        Image, variance (float32) and mask (int32) of some rows of one epoch.
+
+        A compressed file is decoded in whole tiles, so bands that begin and end with its tiles cost least.
+
+        Parameters
+        ----------
+        epoch : int
+            Position in the stack.
+        rows : slice
+            Of step 1, as in indexing.
+
+        Returns
+        -------
+        array, array, array, each of shape (rows, x)
+            On the source's device.
+
+        Raises
+        ------
+        ValueError
+            If the pixels cannot be decoded, or a mask bit has no name; names the file.
+        """
+        image, variance, mask = self.read_host(epoch, rows)
+        if self._device == "cpu":
+            return image, variance, mask
+        return tuple(backend.to_device(plane, self._device) for plane in (image, variance, mask))  # type: ignore
+
+    def read_host(self, epoch: int, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `read`, but always NumPy arrays."""
+        start, stop, step = rows.indices(self.shape[1])
+        if step != 1:
+            raise ValueError(f"rows must be a slice of step 1, got {rows}")
+        stop = max(start, stop)
+        if start == stop:
+            empty = (0, self.shape[2])
+            return np.empty(empty, np.float32), np.empty(empty, np.float32), np.empty(empty, np.int32)
+        began = time.perf_counter()
+        exposure, layout = self._exposures[epoch], self._layouts[epoch]
+        try:
+            with self._pool.using(exposure) as files:
+                image, noise = (_section(files, exposure, p, start, stop) for p in (layout.image, layout.noise))
+                mask = None if layout.mask is None else _section(files, exposure, layout.mask, start, stop)
+            planes = [plane for plane in (image, noise, mask) if plane is not None]
+            try:
+                if any(plane.shape != (stop - start, self.shape[2]) for plane in planes):
+                    raise ValueError(f"rows have shape {planes[0].shape}: the file has changed since it was first read")
+                return decode(image, noise, mask, layout, self._schema)
+            except ValueError as error:
+                raise ValueError(f"{exposure.paths[0]}: {error}") from None
+        finally:
+            with self._clock:
+                self.seconds_reading += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Close the files, when no thread is reading; reading opens them again."""
+        self._pool.close()
+
+
+def _section(files: Sequence[Any], exposure: Exposure, plane: Plane, start: int, stop: int) -> np.ndarray:
+    """Rows of one HDU, as astropy gives them."""
+    path = exposure.paths[plane.file]
+    try:
+        hdu = files[plane.file][plane.hdu]
+        turn = _HCOMPRESS if getattr(hdu, "compression_type", "") == "HCOMPRESS_1" else contextlib.nullcontext()
+        with turn:
+            return np.asarray(hdu.section[start:stop, :])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path}: the pixels of {plane.name} cannot be decoded ({error or type(error).__name__}); "
+            "the file is damaged, fetch it again"
+        ) from error

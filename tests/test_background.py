@@ -1,0 +1,139 @@
+"""Cell means and splines."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.interpolate import Akima1DInterpolator, CubicSpline
+
+from gpucoadd import MaskSchema, VarianceScaling
+from gpucoadd.backend import to_host
+from gpucoadd.background import TooManyMaskedPixelsError, background, cell_edges, cell_means
+from gpucoadd.clipping import clipped_statistics
+from gpucoadd.variance import variance_scale
+
+SCHEMA = MaskSchema.lsst()
+
+
+def noise(shape, seed=3, scale=1.0):
+    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 64, 100, 116, 170])
+def test_cells_cover_the_axis(size):
+    edges, centres = cell_edges(size, 32)
+    assert edges[0] == 0 and edges[-1] == size
+    assert len(centres) == -(-size // 32)
+    assert np.diff(edges).max() - np.diff(edges).min() <= 1
+    assert_allclose(centres, [(a + b - 1) / 2 for a, b in zip(edges, edges[1:], strict=False)])
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (70, 101), (33, 32)])
+def test_cell_means_are_clipped_means(xp, shape):
+    image = noise(shape) + 50
+    image[5, 7] = 1e5
+    image[6, 9] = np.nan
+    usable = np.random.default_rng(1).random(shape) > 0.2
+    usable[:16, :16] = False
+    found = to_host(cell_means(xp.asarray(image), xp.asarray(usable), bin_size=32))
+    y, x = (cell_edges(size, 32)[0] for size in shape)
+    for i in range(len(y) - 1):
+        for j in range(len(x) - 1):
+            cell = np.s_[y[i] : y[i + 1], x[j] : x[j + 1]]
+            values = image[cell][usable[cell] & np.isfinite(image[cell])]
+            expected, _, _ = clipped_statistics(np.sort(values), sigma=3.0, iterations=3)
+            assert found[i, j] == pytest.approx(expected, rel=1e-9)  # float64 sums about another shift
+
+
+def with_extrapolation(spline, nodes, size):
+    """A spline, and beyond its ends the quadratic with its value and derivatives there."""
+    x = np.arange(size, dtype=float)
+    out = spline(np.clip(x, nodes[0], nodes[-1]))
+    for node, outside in ((nodes[0], x < nodes[0]), (nodes[-1], x > nodes[-1])):
+        d = x[outside] - node
+        out[outside] = spline(node) + d * spline(node, 1) + d * d / 2 * spline(node, 2)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "make"),
+    [
+        (9, Akima1DInterpolator),
+        (5, Akima1DInterpolator),
+        (4, lambda x, y: CubicSpline(x, y, bc_type="natural")),
+        (3, lambda x, y: CubicSpline(x, y, bc_type="natural")),
+    ],
+)
+def test_surface_is_a_spline_of_splines(xp, n_cells, make):
+    size = n_cells * 8
+    image = noise((size, size))
+    usable = np.ones(image.shape, bool)
+    surface = to_host(background(xp.asarray(image), xp.asarray(usable), bin_size=8))
+    cells = cell_means(image, usable, bin_size=8)
+    nodes = cell_edges(size, 8)[1]
+    columns = np.stack([with_extrapolation(make(nodes, cells[:, j]), nodes, size) for j in range(n_cells)], axis=1)
+    expected = np.stack([with_extrapolation(make(nodes, row), nodes, size) for row in columns])
+    assert_allclose(surface, expected, rtol=0, atol=1e-12 * 64)  # float64, extrapolation amplifies rounding
+
+
+def test_two_cells_make_a_line_and_one_a_constant():
+    image = np.repeat(np.repeat(np.array([[0, 8], [16, 24]], np.float32), 4, 0), 4, 1)
+    surface = background(image, np.ones(image.shape, bool), bin_size=4)
+    y, x = np.mgrid[:8, :8] - 1.5
+    assert_allclose(surface, 2 * x + 4 * y, atol=1e-12)
+    assert_array_equal(background(image[:4, :4], np.ones((4, 4), bool), bin_size=4), 0)
+
+
+def test_a_strip_one_cell_high_takes_the_nearest_cell():
+    image = np.repeat(np.array([[1, 2, 3]], np.float32), 4, 1).repeat(4, 0)
+    surface = background(image, np.ones(image.shape, bool), bin_size=4)
+    assert_array_equal(surface[0], [1] * 4 + [2] * 4 + [3] * 4)
+
+
+def test_masked_cells_are_bridged(xp):
+    y, x = np.mgrid[:96, :96]
+    image = (0.5 * x + y).astype(np.float32)
+    usable = np.ones(image.shape, bool)
+    usable[32:40, 40:48] = False
+    usable[:, 80:88] = False
+    surface = to_host(background(xp.asarray(image), xp.asarray(usable), bin_size=8))
+    assert_allclose(surface, image, atol=1e-9)  # a plane is a plane, however many nodes are missing
+
+
+def test_nothing_left():
+    image = noise((40, 40))
+    with pytest.raises(TooManyMaskedPixelsError, match="no pixel is left"):
+        background(image, np.zeros(image.shape, bool), bin_size=32)
+
+
+def scale(image, variance, mask=None, **options):
+    mask = np.zeros(image.shape, np.int32) if mask is None else mask
+    variance = np.broadcast_to(np.float32(variance), image.shape).copy()
+    return variance_scale(image, variance, mask, schema=SCHEMA, config=VarianceScaling(**options))
+
+
+def test_scale_recovers_the_scatter():
+    factor = scale(noise((256, 256), scale=2.0), 1.0)
+    # 0.74 for 0.7413 is 0.35 % low; the quartile width of 65536 samples is good to 0.5 % per sigma, squared
+    assert factor == pytest.approx(4.0 * (0.74 / 0.7413) ** 2, rel=0.03)
+
+
+def test_scale_above_the_limit_is_not_applied():
+    assert np.isnan(scale(noise((128, 128), scale=4.0), 1.0))
+    assert scale(noise((128, 128), scale=4.0), 1.0, limit=20.0) == pytest.approx(16, rel=0.1)
+
+
+def test_second_try_uses_the_median_variance():
+    image = noise((128, 128), scale=2.0)
+    variance = np.full(image.shape, 0.05, np.float32)  # wrong for a part of the pixels
+    variance[:, 50:] = 1.0
+    factor = variance_scale(
+        image, variance, np.zeros(image.shape, np.int32), schema=SCHEMA, config=VarianceScaling(limit=5.0)
+    )
+    assert factor == pytest.approx(4, rel=0.1)
+
+
+def test_scale_of_nothing():
+    image = noise((64, 64))
+    masked = np.full(image.shape, SCHEMA.bitmask("BAD"), np.int32)
+    assert np.isnan(scale(image, 1.0, masked))
+    assert scale(image, 0.0) == 1.0  # no positive variance: fewer than two pixels to measure on

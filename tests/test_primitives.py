@@ -1,0 +1,83 @@
+"""Growing and labelling, against loops."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_array_equal
+
+from gpucoadd import primitives
+from gpucoadd.backend import to_host
+from gpucoadd.fallback.network import exchanges
+
+import oracles
+
+PLANES = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.45, 0.9, 1.0])
+def test_label_equals_flood_fill(xp, density):
+    detected = np.random.default_rng(5).random((17, 23)) < density
+    pixels, labels, n = primitives.label(xp.asarray(detected))
+    expected, n_expected = oracles.flood_fill(detected)
+    found = np.zeros(detected.shape, dtype=int)
+    found.ravel()[to_host(pixels)] = to_host(labels)
+    assert n == n_expected
+    assert_array_equal(found, expected)
+
+
+@given(PLANES)
+@settings(deadline=None, max_examples=60)
+def test_label_property(detected):
+    pixels, labels, n = primitives.label(detected)
+    expected, n_expected = oracles.flood_fill(detected)
+    found = np.zeros(detected.shape, dtype=int)
+    found.ravel()[pixels] = labels
+    assert n == n_expected
+    assert_array_equal(found, expected)
+
+
+@given(PLANES, st.integers(0, 6), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_grow_equals_stencil_loops(detected, radius, disc):
+    before = detected.copy()
+    grown = primitives.grow(detected, radius, disc=disc)
+    assert_array_equal(grown, oracles.dilate(detected, radius, "disc" if disc else "diamond"))
+    assert_array_equal(detected, before)
+
+
+@pytest.mark.parametrize(("radius", "n_pixels"), [(0, 1), (1, 5), (2, 13), (3, 29)])
+def test_disc_sizes(xp, radius, n_pixels):
+    plane = xp.zeros((15, 15), dtype=bool)
+    plane[7, 7] = True
+    assert int(primitives.grow(plane, radius).sum()) == n_pixels
+
+
+def test_grow_refuses_a_negative_radius():
+    with pytest.raises(ValueError, match="radius must be 0 or more, got -1"):
+        primitives.grow(np.zeros((3, 3), bool), -1)
+
+
+def test_planes_must_be_bool():
+    with pytest.raises(TypeError, match="detected must be bool, got int64"):
+        primitives.label(np.zeros((3, 3), int))
+    with pytest.raises(TypeError, match="detected must be bool"):
+        primitives.grow(np.zeros((3, 3), np.float32), 1)
+
+
+@pytest.mark.parametrize("n", range(1, 11))
+def test_network_sorts_every_zero_one_sequence(n):
+    """A network that sorts all sequences of 0 and 1 sorts everything (Knuth's 0-1 principle)."""
+    for bits in itertools.product((0, 1), repeat=n):
+        values = list(bits)
+        for i, j in exchanges(n):
+            values[i], values[j] = min(values[i], values[j]), max(values[i], values[j])
+        assert values == sorted(values)
+
+
+@pytest.mark.parametrize(("n", "size"), [(16, 63), (30, 178), (64, 543)])
+def test_network_size(n, size):
+    assert len(exchanges(n)) == size
