@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backend import Array, array_module, quiet
+from .backend import Array, array_module, is_host, quiet
 from .clipping import IQR_TO_SIGMA
+from .workers import cut
 
 _SIGMA, _ITERATIONS = 3.0, 3
+_PIECE_SAMPLES = 1 << 17  # what stays in a processor's cache
 _FULL_ORDER = 5  # nodes that an Akima spline needs; 3 for a cubic one, 2 for a line
 
 
@@ -77,7 +79,9 @@ def cell_means(image: Array, usable: Array, *, bin_size: int) -> Array:
         grid = padded.take(xp.asarray(row), axis=0).take(xp.asarray(column), axis=1)
         grid = grid.reshape(n_y, height, n_x, width)
     rows = xp.sort(grid.transpose(0, 2, 1, 3).reshape(n_y * n_x, height * width), axis=1)
-    return _clipped_rows(rows).reshape(n_y, n_x)
+    size = max(1, _PIECE_SAMPLES // rows.shape[1]) if is_host(xp) else rows.shape[0]
+    means = [_clipped_rows(rows[piece]) for piece in cut(rows.shape[0], size)]
+    return xp.concatenate(means).reshape(n_y, n_x)
 
 
 def _padded_index(edges: np.ndarray, length: int, size: int) -> np.ndarray:

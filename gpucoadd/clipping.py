@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-
-import numpy as np
 
 from .backend import Array, array_module
 
@@ -55,8 +54,9 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     for _ in range(iterations):
         if math.isnan(centre) or math.isnan(half_width):
             return math.nan, math.nan, 0
-        low = int(xp.searchsorted(ordered, xp.asarray(_edge(centre, half_width, -1)), side="left"))
-        high = int(xp.searchsorted(ordered, xp.asarray(_edge(centre, half_width, 1)), side="right"))
+        # the samples that stay are neighbours; their ends are found by comparing in float64
+        low = bisect.bisect_left(ordered, -half_width, key=lambda sample: float(sample) - centre)
+        high = bisect.bisect_right(ordered, half_width, key=lambda sample: float(sample) - centre)
         kept = ordered[low:high]
         count = high - low
         if count <= 0:
@@ -67,18 +67,3 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
         centre = mean
         half_width = sigma * math.sqrt(max(variance, 0.0)) if n > 1 else first_width
     return mean, variance, count
-
-
-def _edge(centre: float, half_width: float, side: int) -> np.float32:
-    """
-    Outermost float32 v on one `side` (-1 below, 1 above) with ``|v - centre| <= half_width`` in float64.
-
-    With it, float32 samples are compared exactly as if each had been widened to float64.
-    """
-    outward = np.float32(side * np.inf)
-    edge = np.float32(centre + side * half_width)
-    while side * (float(edge) - centre) <= half_width and np.isfinite(edge):
-        edge = np.nextafter(edge, outward)
-    while side * (float(edge) - centre) > half_width:
-        edge = np.nextafter(edge, -outward)
-    return edge

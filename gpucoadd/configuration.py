@@ -98,14 +98,10 @@ _BOOKKEEPING = frozenset(
         "doNImage",
         "brightObjectMaskName",
         "coaddPsf",
-        "coaddPsf.cacheSize",
-        "coaddPsf.warpingKernelName",
         "doAttachTransmissionCurve",
         "hasFakes",
         "interpImage.modelPsf",
-        "inputMapper.nside",
-        "inputMapper.nside_coverage",
-        "inputMapper.bad_mask_min_coverage",
+        "inputMapper",
     }
 )
 _NOT_YET = {
@@ -267,11 +263,7 @@ _DETECTION_BOOKKEEPING = (
     "nPeaksMaxSimple",
     "statsMask",
     "background",
-    "background.useApprox",
-    "background.binSize",
     "tempLocalBackground",
-    "tempLocalBackground.binSize",
-    "tempLocalBackground.useApprox",
 )
 
 

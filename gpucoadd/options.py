@@ -86,7 +86,7 @@ def with_overrides(
     own_names : bool
         Whether our names are understood beside LSST's.
     without_effect : frozenset of str
-        LSST names that are accepted and dropped.
+        LSST names that are accepted and dropped, with all names below them.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def with_overrides(
             known[lsst] = (path, value)
     tree: dict[str, Any] = {}
     for name, value in overrides.items():
-        if name in without_effect and name not in known:
+        if name not in known and any(part in without_effect for part in _prefixes(name)):
             continue
         if name not in known:
             near = difflib.get_close_matches(name, [*known, *without_effect], n=3, cutoff=0.4)
@@ -112,6 +112,12 @@ def with_overrides(
             branch = branch.setdefault(part, {})
         branch[path[-1]] = _convert(name, value, current)
     return _replace(options, tree)
+
+
+def _prefixes(name: str) -> list[str]:
+    """``a.b.c`` gives ``a``, ``a.b``, ``a.b.c``."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _replace(options: T, tree: Mapping[str, Any]) -> T:

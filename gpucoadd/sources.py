@@ -260,7 +260,7 @@ class FitsSource:
     in_memory : bool
         False.
     seconds_reading : float
-        Time spent in `read`, summed over threads.
+        Time during which at least one thread was in `read`.
     """
 
     in_memory = False
@@ -280,6 +280,7 @@ class FitsSource:
         self._exposures, self._layouts = tuple(exposures), tuple(layouts)
         self._schema, self._pool, self._device = schema, pool, device
         self._clock = threading.Lock()
+        self._reading, self._began = 0, 0.0
 
     def read(self, epoch: int, rows: slice) -> tuple[backend.Array, backend.Array, backend.Array]:
         """
@@ -318,9 +319,8 @@ class FitsSource:
         if start == stop:
             empty = (0, self.shape[2])
             return np.empty(empty, np.float32), np.empty(empty, np.float32), np.empty(empty, np.int32)
-        began = time.perf_counter()
         exposure, layout = self._exposures[epoch], self._layouts[epoch]
-        try:
+        with self._timed():
             with self._pool.using(exposure) as files:
                 image, noise = (_section(files, exposure, p, start, stop) for p in (layout.image, layout.noise))
                 mask = None if layout.mask is None else _section(files, exposure, layout.mask, start, stop)
@@ -331,9 +331,21 @@ class FitsSource:
                 return decode(image, noise, mask, layout, self._schema)
             except ValueError as error:
                 raise ValueError(f"{exposure.paths[0]}: {error}") from None
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Count the time from the first thread that comes to the last that leaves."""
+        with self._clock:
+            if self._reading == 0:
+                self._began = time.perf_counter()
+            self._reading += 1
+        try:
+            yield
         finally:
             with self._clock:
-                self.seconds_reading += time.perf_counter() - began
+                self._reading -= 1
+                if self._reading == 0:
+                    self.seconds_reading += time.perf_counter() - self._began
 
     def close(self) -> None:
         """Close the files, when no thread is reading; reading opens them again."""

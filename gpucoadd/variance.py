@@ -13,9 +13,7 @@ from .masks import MaskSchema
 _IQR_TO_SIGMA = 0.74  # LSST's scaleVariance rounds it
 
 
-def variance_scale(
-    image: Array, variance: Array, mask: Array, *, schema: MaskSchema, config: VarianceScaling
-) -> float:
+def variance_scale(image: Array, variance: Array, mask: Array, *, schema: MaskSchema, config: VarianceScaling) -> float:
     """
     Factor that makes the variance plane agree with the pixels' scatter.
 

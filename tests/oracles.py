@@ -490,6 +490,8 @@ def template_footprints(
     smooth_variance, _ = convolve(variance, [t * t for t in taps], half)
     smooth, smooth_variance = smooth.astype(np.float32), smooth_variance.astype(np.float32)
     factor = 1.0
+    if not inside.any():
+        return np.zeros(inside.shape, np.int32)
     for attempt in range(max_attempts):
         labels = detect(
             smooth,
@@ -500,7 +502,7 @@ def template_footprints(
             searched=inside,
             **options,
         )
-        if not (labels > 0).all():  # else nothing is left to estimate a background from
+        if not ((labels > 0) | ~inside).all():  # else nothing is left to estimate a background from
             return labels
         if attempt > int(0.4 * max_attempts):
             factor *= factor_step
@@ -619,7 +621,7 @@ def spline(nodes, values, positions, most=5):
     if style == "none":
         return np.full(len(positions), np.nan)
     if style == "constant":
-        return np.full(len(positions), values[0])
+        return np.array([values[np.argmin(np.abs(nodes - p))] for p in positions])  # of the nearest node
     if style == "linear":
         slopes = np.diff(values) / np.diff(nodes)
         ends = [(values[0], slopes[0], 0.0), (values[-1], slopes[-1], 0.0)]

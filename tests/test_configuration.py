@@ -1,6 +1,7 @@
 """Options: names, defaults, validation."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +124,7 @@ def test_our_names_are_understood_where_they_are_asked_for():
         {"doMaskBrightObjects": False},
         {"doInputMap": False},
         {"inputMapper.nside": 1024},
+        {"inputRecorder.saveEmptyCcds": False},
         {"includeCalibVar": True},
     ],
 )
@@ -214,3 +216,11 @@ def test_names_for_files():
     assert names["detection.threshold"] == 6.0
     assert names["stacking.clipping.sigma"] == 3.0
     assert CoaddConfig.from_names(names) == CoaddConfig(detection=Detection(threshold=6.0))
+
+
+def test_the_page_for_lsst_users_names_every_field():
+    page = (Path(__file__).parents[1] / "docs" / "coming-from-lsst.md").read_text()
+    for path, lsst, _ in leaves(CoaddConfig()):
+        assert f"`{lsst.removeprefix('assembleStaticSkyModel.')}`" in page, lsst
+        if path[0] != "template":
+            assert f"`{'.'.join(path)}`" in page, path
