@@ -157,9 +157,8 @@ class _Samples:
         xp = self.xp
         image = self.filled(self.image, shift)
         variance = self.filled(self.variance, 0) if rules.error_from_input else None
-        total, squares = _constant_totals(self.weights)
+        total, squares = (xp.full(self.n_pixels, constant) for constant in _constant_totals(self.weights))
         if not self.all_good:
-            total, squares = xp.full(self.n_pixels, total), xp.full(self.n_pixels, squares)
             where = xp.flatnonzero(self.count < self.n_epochs)
             total[where], squares[where] = _totals(xp, self.good.take(where, axis=1), self.weights)
         sums = _sums(xp, image, variance, self.weights, shift, scatter)

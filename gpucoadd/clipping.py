@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 
-from .backend import Array, array_module
+from .backend import Array, array_module, is_host
 
 IQR_TO_SIGMA = 0.741301109252802  # of a Gaussian; the figure LSST clips with
 
@@ -54,9 +54,7 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     for _ in range(iterations):
         if math.isnan(centre) or math.isnan(half_width):
             return math.nan, math.nan, 0
-        # the samples that stay are neighbours; their ends are found by comparing in float64
-        low = bisect.bisect_left(ordered, -half_width, key=lambda sample: float(sample) - centre)
-        high = bisect.bisect_right(ordered, half_width, key=lambda sample: float(sample) - centre)
+        low, high = _span(ordered, centre, half_width)
         kept = ordered[low:high]
         count = high - low
         if count <= 0:
@@ -67,3 +65,14 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
         centre = mean
         half_width = sigma * math.sqrt(max(variance, 0.0)) if n > 1 else first_width
     return mean, variance, count
+
+
+def _span(ordered: Array, centre: float, half_width: float) -> tuple[int, int]:
+    """First and end index of the samples with ``|sample - centre| <= half_width``, compared in float64."""
+    xp = array_module(ordered)
+    if is_host(xp):  # some twenty samples are looked at, where a device would wait for each
+        low = bisect.bisect_left(ordered, -half_width, key=lambda sample: float(sample) - centre)
+        return low, bisect.bisect_right(ordered, half_width, key=lambda sample: float(sample) - centre)
+    deviation = xp.subtract(ordered, centre, dtype=xp.float64)
+    low, high = (xp.searchsorted(deviation, xp.asarray(s * half_width), side) for s, side in ((-1, "left"), (1, "right")))
+    return int(low), int(high)

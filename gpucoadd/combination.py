@@ -156,7 +156,8 @@ def stack(
     Returns
     -------
     MaskedImage
-        float32; NaN and NO_DATA where no sample is good. Its schema has REJECTED, CLIPPED,
+        float32; NO_DATA where no sample is good, and NaN there unless the statistic is a sum or a
+        count. Its schema has REJECTED, CLIPPED,
         SENSOR_EDGE and INEXACT_PSF besides those of `schema`.
 
     Raises
