@@ -28,6 +28,7 @@ h2 { font-size: 1.2rem; margin: 2.4rem 0 0.4rem; }
 p { max-width: 44rem; margin: 0.5rem 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr));
   gap: 1rem; margin: 1rem 0; }
+.pairs { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 figure { margin: 0; background: var(--box); border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 figure img { display: block; width: 100%; height: auto; image-rendering: pixelated; }
 figcaption { padding: 0.5rem 0.75rem 0.7rem; font-size: 0.875rem; color: var(--soft); }
@@ -153,7 +154,7 @@ planted, too. The coadd has to lose the first and keep the second.</p>
 <p>Left and right differ in one thing only: pixels that stood out in too few epochs to belong to the sky were left
 out.</p>
 <div class="grid">{"".join(frames)}</div>
-<div class="grid">{"".join(zooms)}</div>
+<div class="grid pairs">{"".join(zooms)}</div>
 <h2>In numbers</h2>
 <p>Everything here was measured on the coadd of this run, against what was planted. Pixels above 5 sigma are those
 where the planted flux is at least five times the noise of the visit; planted flux counts the faint wings, too. Flux

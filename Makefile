@@ -1,0 +1,42 @@
+# Needs python3 >= 3.11 (with venv) and make, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= auto
+OUT ?= demo
+
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/gpucoadd demo --out $(OUT)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 $(ARGS)
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks/bench_stack.py $(ARGS)
+	$(BIN)/python benchmarks/bench_coadd.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamps: made again when pyproject.toml changes.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -e . --group test
+	touch $@
+
+$(VENV)/lint: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group lint
+	touch $@
+
+$(VENV)/bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
