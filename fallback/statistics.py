@@ -116,33 +116,47 @@ class _Samples:
         self._rank_row = place[:-1]
         return buffer
 
-    def ranked(self, rank: Any) -> Any:
-        """Sample of rank `rank` (an int, or an int array with one per pixel; in range), float64."""
-        xp = self.xp
+    @cached_property
+    def _incomplete(self) -> tuple[Any, Any]:
+        """Pixels that lack a sample, and how many they have (at least 1 is said, for their ranks)."""
+        where = self.xp.flatnonzero(self.count < self.n_epochs)
+        return where, self.xp.maximum(self.count.take(where), 1)
+
+    def _row(self, rank: int) -> Any:
+        """Samples of rank `rank`, float64."""
         buffer = self._ordered
-        if isinstance(rank, int):
-            return buffer[self._rank_row[rank]].astype(xp.float64)
+        return buffer[self._rank_row[rank]].astype(self.xp.float64)
+
+    def _at(self, where: Any, rank: Any) -> Any:
+        """Samples of rank `rank`, one per pixel of `where`, float64."""
+        xp = self.xp
+        flat = self._ordered.reshape(-1)
         start = xp.asarray(self._rank_row, dtype=xp.int64) * self.n_pixels
-        return buffer.reshape(-1).take(start.take(rank) + xp.arange(self.n_pixels)).astype(xp.float64)
+        return flat.take(start.take(rank) + where).astype(xp.float64)
 
     def quantile(self, fraction: float) -> Any:
         """Linear quantile of the good samples, float64; anything where there are none."""
         xp = self.xp
-        if self.all_good:
-            position = fraction * (self.n_epochs - 1)
-            below = int(position)
-            low = self.ranked(below)
-            return low if position == below else low + (self.ranked(below + 1) - low) * (position - below)
-        position = fraction * xp.maximum(self.count - 1, 0)
-        below = position.astype(xp.int64)
-        part = position - below
-        low = self.ranked(below)
-        high = self.ranked(xp.minimum(below + (part > 0), self.n_epochs - 1))
-        return low + xp.where(part > 0, high - low, 0.0) * part
+        position = fraction * (self.n_epochs - 1)
+        below = int(position)
+        out = self._row(below)
+        if position != below:
+            out += (self._row(below + 1) - out) * (position - below)
+        if not self.all_good:
+            where, count = self._incomplete
+            position = fraction * (count - 1)
+            below = position.astype(xp.int64)
+            low = self._at(where, below)
+            out[where] = low + (self._at(where, xp.minimum(below + 1, count - 1)) - low) * (position - below)
+        return out
 
     def extremes(self) -> tuple[Any, Any]:
         """Smallest and largest good sample, float64."""
-        return self.ranked(0), self.ranked(self.n_epochs - 1 if self.all_good else self.xp.maximum(self.count - 1, 0))
+        largest = self._row(self.n_epochs - 1)
+        if not self.all_good:
+            where, count = self._incomplete
+            largest[where] = self._at(where, count - 1)
+        return self._row(0), largest
 
     def mean(self) -> Any:
         """Plain mean of the good samples, float32: a shift near which moments lose no digits."""
@@ -159,7 +173,7 @@ class _Samples:
         variance = self.filled(self.variance, 0) if rules.error_from_input else None
         total, squares = (xp.full(self.n_pixels, constant) for constant in _constant_totals(self.weights))
         if not self.all_good:
-            where = xp.flatnonzero(self.count < self.n_epochs)
+            where, _ = self._incomplete
             total[where], squares[where] = _totals(xp, self.good.take(where, axis=1), self.weights)
         sums = _sums(xp, image, variance, self.weights, shift, scatter)
         return _as_moments(sums, total, squares, self.count, shift)
@@ -425,12 +439,12 @@ _COUNTS = ("SUM", "NPOINT", "NCLIPPED", "NMASKED")  # have a value without any g
 
 def _combine_masks(samples: _Samples, mask: Any, rejected: Any, rules: Rules, n_clipped: Any) -> Any:
     """Mask of the coadd: what good samples carry, what rejected weight asks for, and what was lost."""
-    xp, good = samples.xp, samples.good
+    xp = samples.xp
     if samples.all_good:
         out = _any_bits(mask)
         missing = None
     else:
-        out = _any_bits(xp.where(good, mask, 0))
+        out = _any_bits(samples.filled(mask, 0))
         missing = samples.count < samples.n_epochs
         out |= _propagated(samples, mask, rules)
         empty = samples.count == 0

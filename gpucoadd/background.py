@@ -37,7 +37,7 @@ def background(image: Array, usable: Array, *, bin_size: int) -> Array:
 
     Returns
     -------
-    array, shape (y, x), float64
+    array, shape (y, x), float32
 
     Raises
     ------
@@ -52,7 +52,7 @@ def background(image: Array, usable: Array, *, bin_size: int) -> Array:
     style = min(n_y, n_x)
     y_nodes, x_nodes = (cell_edges(size, bin_size)[1] for size in image.shape)
     columns = _interpolate_columns(y_nodes, cells, image.shape[0], style)
-    return _interpolate_columns(x_nodes, columns.T, image.shape[1], style, turned=True)
+    return _interpolate_rows(x_nodes, columns, image.shape[1], style)
 
 
 def cell_edges(size: int, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,48 +117,53 @@ def _clipped_rows(rows: Array) -> Array:
         centre = quantile(0.5)
         shifted = xp.where(present, rows - centre[:, None], 0.0)
         first_width = _SIGMA * IQR_TO_SIGMA * (quantile(0.75) - quantile(0.25))
-        shift, centre, half_width = centre, xp.zeros(n), first_width
+        shift, half_width = centre, first_width
         for _ in range(_ITERATIONS):
-            kept = present & (xp.abs(shifted - centre[:, None]) <= half_width[:, None])
-            n_kept = kept.sum(axis=1)
+            # float32 bounds: a sample within rounding of the limit may fall on either side
+            kept = rows >= (centre - half_width).astype(xp.float32)[:, None]
+            kept &= rows <= (centre + half_width).astype(xp.float32)[:, None]
+            n_kept = xp.count_nonzero(kept, axis=1)
             values = xp.where(kept, shifted, 0.0)
             mean = values.sum(axis=1) / n_kept
-            spread = ((values * values).sum(axis=1) / n_kept - mean * mean) * (n_kept / (n_kept - 1.0))
-            centre = mean
+            spread = (xp.einsum("ij,ij->i", values, values) / n_kept - mean * mean) * (n_kept / (n_kept - 1.0))
+            centre = shift + mean
             half_width = xp.where(count > 1, _SIGMA * xp.sqrt(xp.maximum(spread, 0.0)), first_width)
-        return xp.where(count > 0, shift + mean, xp.nan)
+        return xp.where(count > 0, centre, xp.nan)
 
 
-def _interpolate_columns(nodes: np.ndarray, values: Array, size: int, style: int, *, turned: bool = False) -> Array:
+def _interpolate_columns(nodes: np.ndarray, values: Array, size: int, style: int) -> Array:
     """
-    Splines through `values` (node, column) at positions `nodes`, evaluated at 0, 1, ... `size` - 1.
+    Splines through the columns of `values` (node, column), evaluated at 0, 1, ... `size` - 1; (size, column).
 
-    Columns lose their NaN nodes; those that lose the same ones are done together. `style` limits the
-    order. Returns (size, column), or its transpose if `turned`.
+    Columns lose their NaN nodes; those that lose the same ones are done together, and a column of NaN
+    stays one. `style` limits the order.
     """
     xp = array_module(values)
     known = xp.isfinite(values)
     if bool(known.all()):
-        return _evaluate(nodes, values, size, style, turned)
+        return _evaluate(nodes, values, size, style)
     out = xp.full((size, values.shape[1]), xp.nan)
-    # which nodes are known is a pattern of few cells: it is small, and grouped on the host
-    pattern = np.stack([np.asarray(row, dtype=bool) for row in _rows_to_host(known)])
-    patterns, which = np.unique(pattern, axis=1, return_inverse=True)
+    # which cells are known is a small pattern; it is grouped on the host
+    patterns, which = np.unique(np.array(known.tolist()), axis=1, return_inverse=True)
     for number in range(patterns.shape[1]):
         nodes_known = np.flatnonzero(patterns[:, number])
         if len(nodes_known) == 0:
             continue
         columns = xp.asarray(np.flatnonzero(which.ravel() == number))
         part = values.take(xp.asarray(nodes_known), axis=0).take(columns, axis=1)
-        out[:, columns] = _evaluate(nodes[nodes_known], part, size, style, False)
-    return xp.ascontiguousarray(out.T) if turned else out
+        out[:, columns] = _evaluate(nodes[nodes_known], part, size, style)
+    return out
 
 
-def _rows_to_host(known: Array) -> list[list[bool]]:
-    return known.tolist()
+def _interpolate_rows(nodes: np.ndarray, values: Array, size: int, style: int) -> Array:
+    """Splines along the rows of `values` (row, node), evaluated as above; a node is known in all rows or in none."""
+    xp = array_module(values)
+    known = np.flatnonzero(np.array(xp.isfinite(values[0]).tolist()))
+    part = values.take(xp.asarray(known), axis=1).T
+    return _evaluate(nodes[known], part, size, style, turned=True)
 
 
-def _evaluate(nodes: np.ndarray, values: Array, size: int, style: int, turned: bool) -> Array:
+def _evaluate(nodes: np.ndarray, values: Array, size: int, style: int, turned: bool = False) -> Array:
     """Spline of the order that the number of nodes and `style` allow, as piecewise cubic polynomials."""
     xp = array_module(values)
     n = len(nodes)
@@ -166,7 +171,7 @@ def _evaluate(nodes: np.ndarray, values: Array, size: int, style: int, turned: b
     if order == 1:  # the value of the nearest node
         nearest = xp.asarray(np.searchsorted((nodes[:-1] + nodes[1:]) / 2, np.arange(size)))
         out = values.take(nearest, axis=0)
-        return xp.ascontiguousarray(out.T) if turned else out
+        return xp.ascontiguousarray(out.T.astype(xp.float32)) if turned else out
     step = np.diff(nodes)
     steps = xp.asarray(step)[:, None]
     slopes = (values[1:] - values[:-1]) / steps
@@ -218,7 +223,7 @@ def _natural_cubic(step: np.ndarray, slopes: Array) -> tuple[Array, Array, Array
 def _polynomials(nodes: np.ndarray, coefficients: tuple[Array, ...], size: int, turned: bool) -> Array:
     """
     Piecewise cubics at every pixel; beyond the first and last node the quadratic with the value and
-    derivatives there.
+    derivatives there. (size, column), or (column, size) in float32 if `turned`.
     """
     xp = array_module(coefficients[0])
     value, linear, quadratic, cubic = coefficients
@@ -234,7 +239,7 @@ def _polynomials(nodes: np.ndarray, coefficients: tuple[Array, ...], size: int, 
     anchors = np.concatenate([nodes[:1], nodes[:-1], nodes[-1:]])
     borders = [0, *(int(np.ceil(node)) for node in nodes), size]
     n_columns = value.shape[1]
-    out = xp.empty((n_columns, size) if turned else (size, n_columns))
+    out = xp.empty((n_columns, size), dtype=xp.float32) if turned else xp.empty((size, n_columns))
     for (a, b, c, d), anchor, first, stop in zip(pieces, anchors, borders[:-1], borders[1:], strict=True):
         if stop <= first:
             continue

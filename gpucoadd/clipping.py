@@ -10,6 +10,16 @@ from .backend import Array, array_module, is_host
 IQR_TO_SIGMA = 0.741301109252802  # of a Gaussian; the figure LSST clips with
 
 
+def ordered_samples(plane: Array, good: Array) -> Array:
+    """The values of `plane` where `good` (same shape, bool) is set, ascending, 1-d. They must be finite."""
+    xp = array_module(plane)
+    values = plane.copy().reshape(-1)
+    bad = xp.flatnonzero(~good)
+    values[bad] = xp.inf
+    values.sort()
+    return values[: values.shape[0] - bad.shape[0]]
+
+
 def quantile(ordered: Array, fraction: float) -> float:
     """Linear quantile of an ascending 1-d array (NumPy's default method); waits for the device. NaN when empty."""
     n = ordered.shape[0]
@@ -21,7 +31,9 @@ def quantile(ordered: Array, fraction: float) -> float:
     return low if position == below else low + (float(ordered[below + 1]) - low) * (position - below)
 
 
-def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tuple[float, float, int]:
+def clipped_statistics(
+    ordered: Array, *, sigma: float, iterations: int, with_variance: bool = True
+) -> tuple[float, float, int]:
     """
     Mean, de-biased variance and number of the samples that stay after clipping.
 
@@ -34,6 +46,8 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     iterations : int
         Rounds; the first is about the median with the quartile width, the following about the
         clipped mean. Each starts again from all samples.
+    with_variance : bool
+        If False, the variance of the last round is not computed, and what is given for it means nothing.
 
     Returns
     -------
@@ -51,7 +65,8 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     centre = quantile(ordered, 0.5)
     first_width = sigma * IQR_TO_SIGMA * (quantile(ordered, 0.75) - quantile(ordered, 0.25))
     half_width = first_width
-    for _ in range(iterations):
+    mean = variance = math.nan
+    for iteration in range(iterations):
         if math.isnan(centre) or math.isnan(half_width):
             return math.nan, math.nan, 0
         low, high = _span(ordered, centre, half_width)
@@ -60,9 +75,11 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
         if count <= 0:
             return math.nan, math.nan, 0
         mean = float(kept.sum(dtype=xp.float64)) / count
+        centre = mean
+        if not with_variance and iteration == iterations - 1:
+            break
         deviation = xp.subtract(kept, mean, dtype=xp.float64)
         variance = float((deviation * deviation).sum()) / (count - 1) if count > 1 else math.nan
-        centre = mean
         half_width = sigma * math.sqrt(max(variance, 0.0)) if n > 1 else first_width
     return mean, variance, count
 

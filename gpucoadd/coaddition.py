@@ -386,14 +386,12 @@ def _mask_editor(artifacts: Artifacts, schema: MaskSchema, config: AssemblyConfi
     cleared = schema.known_bitmask(config.reject) if "NO_DATA" in config.reject else 0
     bits = artifacts.bits
 
-    def edit(at: int, rows: slice, mask: Array) -> Array:
+    def edit(at: int, rows: slice, mask: Array) -> None:
         xp = array_module(mask)
-        if bits["no_data"].any(at):
-            mask = xp.where(bits["no_data"].plane(at, rows), (mask & ~cleared) | no_data, mask)
-        if bits["edge"].any(at):
-            mask = xp.where(bits["edge"].plane(at, rows), mask | edge, mask)
-        if bits["clipped"].any(at):
-            mask = xp.where(bits["clipped"].plane(at, rows), mask | clipped, mask)
-        return mask
+        flat = mask.reshape(-1)  # a view; what is set is sparse
+        for kind, keep, add in (("no_data", ~cleared, no_data), ("edge", -1, edge), ("clipped", -1, clipped)):
+            if bits[kind].any(at):
+                where = xp.flatnonzero(bits[kind].plane(at, rows))
+                flat[where] = (flat.take(where) & keep) | add
 
     return edit

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import primitives
 from .backend import Array, array_module, is_host
-from .clipping import clipped_statistics
+from .clipping import clipped_statistics, ordered_samples
 from .configuration import AssemblyConfig, Clipping, Interpolation
 from .fallback import Rules
 from .images import MaskedImage, WarpStack, check_planes
@@ -237,8 +237,11 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
             return None
         good = xp.isfinite(variance)
         good &= (mask & reject) == 0
-        ordered = xp.sort(variance.ravel().take(xp.flatnonzero(good)))
-        mean, _, _ = clipped_statistics(ordered, sigma=config.clipping.sigma, iterations=config.clipping.iterations)
+        ordered = ordered_samples(variance, good)
+        clipping = config.clipping
+        mean, _, _ = clipped_statistics(
+            ordered, sigma=clipping.sigma, iterations=clipping.iterations, with_variance=False
+        )
         return 1.0 / mean if mean != 0 else np.inf
 
     indices: list[int] = []
@@ -261,7 +264,7 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
     return Prepared(tuple(indices), tuple(weights))
 
 
-MaskEdit = Callable[[int, slice, Array], Array]  # (position among the kept epochs, rows, mask) -> mask
+MaskEdit = Callable[[int, slice, Array], None]  # (position among the kept epochs, rows, mask to change)
 
 
 def combine(
@@ -290,7 +293,7 @@ def combine(
     reject : int
         Bits that reject a sample.
     edit_mask : callable, optional
-        Gives the mask to use for some rows of an epoch, given the warp's own.
+        Changes a copy of some rows of an epoch's mask to what is to be used.
     step : str
         Name for the progress.
 
@@ -324,9 +327,13 @@ def combine(
         n_image = out[3][rows]
         masks = xp.empty(image.shape, dtype=xp.int32)
         for position in range(n_epochs):
-            plane = mask[position] if edit_mask is None else edit_mask(position, rows, mask[position])
+            plane = masks[position]
+            plane[...] = mask[position]
+            if edit_mask is not None:
+                edit_mask(position, rows, plane)
             n_image += (plane & reject) == 0
-            masks[position] = plane & removed
+            if removed != -1:
+                plane &= removed
         flat = [plane.reshape(n_epochs, -1) for plane in (image, variance, masks)]
         planes = _stack_pieces(*flat, weights, rules, threads=work.threads)
         for target, plane in zip(out, planes, strict=False):

@@ -14,6 +14,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def measure(
     """
     schema = night.warps.schema
     good = (night.warps.mask & schema.bitmask(*REJECTED)) == 0
-    usable = good & ((night.warps.psf_matched.mask & schema.bitmask("NO_DATA")) == 0)
+    usable = good & ((night.twins.mask & schema.bitmask("NO_DATA")) == 0)
     image = np.asarray(coadd.image if image is None else image, dtype=np.float64)
     plain_image = np.asarray(plain.image, dtype=np.float64)
     weights, plain_weights = (_spread(c.weights, kept, len(good)) for c in (coadd, plain))
@@ -209,8 +210,8 @@ def measure(
     # The coadd lacks the pixels without data in the twins, too; were a star clipped, its flux would tell.
     samples = ((image, weights, usable), (plain_image, plain_weights, good))
     stars = night.stars[~night.stars["variable"]]
-    constant = [_flux_kept(night, star, star["flux"], samples, coadd) for star in stars]
-    constant = np.array([(c.coadd, c.plain) for c in constant if c is not None and c.flux > 3000]).reshape(-1, 2)
+    measured = [_flux_kept(night, star, star["flux"], samples, coadd) for star in stars]
+    constant = np.array([(c.coadd, c.plain) for c in measured if c is not None and c.flux > 3000]).reshape(-1, 2)
     variable = [_flux_kept(night, v, v["flux"], samples, coadd) for v in night.variable_stars]
 
     noise, noise_core = [], []
@@ -250,7 +251,7 @@ def table_rows(measured: Measurements) -> list[tuple[str, str, str]]:
     list of (str, str, str)
         What was measured, the answer for the coadd, and the answer for the plain mean ("" where there is none).
     """
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for found in measured.found:
         epochs = f"{found.n_epochs} epoch{'s' if found.n_epochs != 1 else ''}"
         rows.append((f"{found.kind}: pixels above 5 sigma clipped ({epochs})", _percent(found.pixels), ""))
@@ -260,11 +261,14 @@ def table_rows(measured: Measurements) -> list[tuple[str, str, str]]:
         label = f"variable star ({star.change:.0%} peak to peak, out in {star.n_outlying} of {star.n_matched} epochs)"
         rows.append((f"{label}: flux kept", _percent(star.coadd, 2), _percent(star.plain, 2)))
     label = f"{measured.n_constant_stars} constant stars"
-    rows.append((f"{label}: median flux kept", *(_percent(v, 2) for v in measured.constant_median)))
-    rows.append((f"{label}: largest flux error", *(_percent(v, 2) for v in measured.constant_worst)))
-    label = "empty sky, scatter over what the variance plane says"
-    rows.append((f"{label}: from quartiles", *(f"{v:.3f}" for v in measured.noise_core)))
-    rows.append((f"{label}: standard deviation", *(f"{v:.3f}" for v in measured.noise)))
+    noise = "empty sky, scatter over what the variance plane says"
+    for what, (ours, plain), write in (
+        (f"{label}: median flux kept", measured.constant_median, partial(_percent, digits=2)),
+        (f"{label}: largest flux error", measured.constant_worst, partial(_percent, digits=2)),
+        (f"{noise}: from quartiles", measured.noise_core, "{:.3f}".format),
+        (f"{noise}: standard deviation", measured.noise, "{:.3f}".format),
+    ):
+        rows.append((what, write(ours), write(plain)))
     return rows
 
 
@@ -325,7 +329,7 @@ def _count_false(night: Night, clipped: np.ndarray, usable: np.ndarray) -> tuple
     """Clipped pixels, and all, beyond the reach (matching, growing) of planted artifacts and saturated stars."""
     widest = math.sqrt(night.target_sigma**2 - night.warps.psf_sigma.min() ** 2)
     reach = math.ceil(4 * widest) + 2
-    saturated = (night.warps.psf_matched.mask & night.warps.schema.bitmask("SAT")) != 0
+    saturated = (night.twins.mask & night.warps.schema.bitmask("SAT")) != 0
     n_false = n_far = 0
     for epoch, planes in enumerate(zip(*night.truth.values(), strict=True)):
         source = np.any([*planes, saturated[epoch]], axis=0)

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import primitives
 from .backend import Array, array_module, ndimage, quiet
-from .clipping import clipped_statistics
+from .clipping import clipped_statistics, ordered_samples
 from .configuration import Detection
 
 _MARGIN = 1e-5  # relative; float32 rounding of T * sqrt(variance) is 100 times smaller
@@ -108,6 +108,8 @@ def detect(
     for sign in signs:
         signed = values if sign > 0 else -values
         hit = signed >= limits * spread
+        if not bool(hit.any()):
+            continue
         detected = xp.zeros(image.size, dtype=bool)
         detected[where[hit]] = True
         footprints = label(detected.reshape(image.shape))
@@ -116,6 +118,8 @@ def detect(
             peak = signed[hit] >= limits * config.include_multiplier * spread[hit]
             keep &= footprints.total(peak) > 0
         found.append(footprints.select(keep))
+    if not found:
+        return Footprints(xp.zeros(0, dtype=xp.int32), xp.zeros(0, dtype=xp.int32), 0)
     radius = 0 if config.return_original else growth_radius(psf_sigma, config)
     return _grow_and_merge(found, image.shape, radius, config)
 
@@ -125,8 +129,7 @@ def _limits(image: Array, config: Detection) -> float:
     if config.threshold_type in ("pixel_stdev", "value"):
         return config.threshold
     xp = array_module(image)
-    flat = image.ravel()
-    ordered = xp.sort(flat.take(xp.flatnonzero(xp.isfinite(flat))))
+    ordered = ordered_samples(image, xp.isfinite(image))
     variance = clipped_statistics(ordered, sigma=3.0, iterations=3)[1]
     # "variance" is, in LSST too, a multiple of the standard deviation
     return config.threshold * math.sqrt(max(variance, 0.0)) if not math.isnan(variance) else math.inf
@@ -160,8 +163,10 @@ def _candidates(
 
 def _grow_and_merge(found: list[Footprints], shape: tuple[int, int], radius: int, config: Detection) -> Footprints:
     """Grow each polarity and join what touches; a single polarity is joined only if `combined_grow`."""
-    if len(found) == 1 and (radius == 0 or not config.combined_grow):
-        return _grow_each(found[0], shape, radius, config.isotropic_grow) if radius else _renumber(found[0])
+    if len(found) == 1 and radius == 0:
+        return _renumber(found[0])
+    if config.polarity != "both" and not config.combined_grow:
+        return _grow_each(found[0], shape, radius, config.isotropic_grow)
     union = None
     for footprints in found:
         grown = primitives.grow(footprints.paint(shape), radius, disc=config.isotropic_grow)

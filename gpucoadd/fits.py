@@ -45,6 +45,9 @@ _ENDINGS = (".fits", ".fits.gz", ".fits.fz")
 _WEIGHT_ENDINGS = (".weight", ".wht", "_weight", "_wht")
 _FWHM_CARDS = ("PSF_FWHM", "FWHM", "SEEING_PIX")
 _NOT_FOR_PSF = ("NO_DATA", "BAD", "SAT", "EDGE", "CR")
+_CELESTIAL = re.compile(
+    r"(RA|DEC|[A-Z]LON|[A-Z]LAT|[A-Z]{2}L[NT])\s*(-|$)"
+)  # CTYPEs, sections 8.2 and 8.3 of the standard
 _MAX_GRID_OFFSET = 0.5  # pixels between two WCSs that are to describe one grid
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -307,7 +310,8 @@ def _origin(path: str, header: Any) -> tuple[int, int]:
 
 
 def _celestial_wcs(path: str, header: Any, hdus: Any) -> WCS | None:
-    if "CTYPE1" not in header:  # astropy takes a header with the A-WCS alone for a broken one
+    # Some astropy versions take a header with the A-WCS alone, or of pixels only, for a broken one: they are not asked.
+    if not any(_CELESTIAL.match(str(kind)) for kind in header["CTYPE?"].values()):
         return None
     try:
         with quiet():

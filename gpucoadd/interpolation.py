@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from .backend import Array, array_module, quiet
-from .clipping import clipped_statistics, quantile
+from .clipping import clipped_statistics, ordered_samples, quantile
 from .configuration import Interpolation
 
 _EDGE_RUN = 6  # pixels of a border run that are predicted; those further out take the fallback value
@@ -58,14 +58,13 @@ def interpolate(
 def _fallback_value(image: Array, config: Interpolation) -> float:
     """Level given to pixels too far from any good one: a statistic of the finite pixels, whatever their mask."""
     xp = array_module(image)
-    flat = image.ravel()
-    ordered = xp.sort(flat.take(xp.flatnonzero(xp.isfinite(flat))))
+    ordered = ordered_samples(image, xp.isfinite(image))
     if config.fallback == "USER":
         value = config.fallback_value
     elif config.fallback == "MEAN":
         value = float(ordered.mean(dtype=xp.float64)) if ordered.shape[0] else math.nan
     elif config.fallback == "MEANCLIP":
-        value = clipped_statistics(ordered, sigma=3.0, iterations=3)[0]
+        value = clipped_statistics(ordered, sigma=3.0, iterations=3, with_variance=False)[0]
     else:
         value = quantile(ordered, 0.5)
     return 0.0 if value < 0 and not config.negative_fallback else value

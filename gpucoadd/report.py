@@ -77,7 +77,6 @@ def write_report(
         `path`.
     """
     epoch = _trail_epoch(night)
-    twin = night.warps.psf_matched
     image, mean = np.asarray(coadd.image), np.asarray(plain.image)
     limits, deep = display_limits(night.warps.image[epoch]), display_limits(image)
     matched_limits = display_limits(coadd.template.image)
@@ -94,7 +93,7 @@ def write_report(
             limits=limits,
         ),
         _figure(
-            twin.image[epoch],
+            night.twins.image[epoch],
             "Its PSF-matched twin",
             "The same pixels blurred to the PSF that all epochs share, so that epochs can be compared.",
             limits=matched_limits,
@@ -195,7 +194,7 @@ def _verdict(night: Night, clipped: np.ndarray) -> list[Overlay]:
     variance = np.nan_to_num(night.warps.variance, nan=np.inf)
     rejected = night.warps.schema.bitmask("NO_DATA", "BAD", "SAT")
     counted = truth & (night.planted >= 5 * np.sqrt(variance)) & ((night.warps.mask & rejected) == 0)
-    counted &= np.isfinite(night.warps.psf_matched.image)
+    counted &= np.isfinite(night.twins.image)
     found = (truth & clipped).any(axis=0)
     beyond = clipped.any(axis=0) & ~found
     missed = (counted & ~clipped).any(axis=0)

@@ -6,7 +6,7 @@ import math
 
 from .backend import Array, array_module, quiet
 from .background import TooManyMaskedPixelsError, background
-from .clipping import quantile
+from .clipping import ordered_samples, quantile
 from .configuration import VarianceScaling
 from .masks import MaskSchema
 
@@ -40,18 +40,18 @@ def variance_scale(image: Array, variance: Array, mask: Array, *, schema: MaskSc
         level = background(image, counts, bin_size=config.bin_size)
     except TooManyMaskedPixelsError:
         return math.nan
-    flat = (image - level.astype(xp.float32)).ravel()
-    variance = variance.ravel()
+    values = image - level
     good = (mask & schema.known_bitmask(config.mask_planes)) == 0
-    good = good.ravel() & xp.isfinite(flat) & xp.isfinite(variance) & (variance > 0)
-    where = xp.flatnonzero(good)
-    if where.shape[0] < 2:
-        return 1.0
-    values, variances = flat.take(where), variance.take(where)
+    good &= xp.isfinite(values)
+    good &= variance > 0
+    good &= variance < xp.float32(xp.inf)
     with quiet(xp):
-        factor = _squared_width(xp.sort(values / xp.sqrt(variances)))
+        ordered = ordered_samples(values / xp.sqrt(variance), good)
+    if ordered.shape[0] < 2:
+        return 1.0
+    factor = _squared_width(ordered)
     if factor > config.limit:
-        factor = _squared_width(xp.sort(values)) / quantile(xp.sort(variances), 0.5)
+        factor = _squared_width(ordered_samples(values, good)) / quantile(ordered_samples(variance, good), 0.5)
     return factor if factor <= config.limit else math.nan
 
 

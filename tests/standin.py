@@ -11,8 +11,6 @@ replaced by the NumPy ones, so what is tested is everything around them.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import operator
 import sys
 import types
 

@@ -130,9 +130,7 @@ def planes(footprints, count, n):
     return footprints, np.asarray(count, np.int32), np.full(footprints.shape, n, np.int32)
 
 
-@pytest.mark.parametrize(
-    ("n", "limit"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (33, 2), (34, 3), (67, 4)]
-)
+@pytest.mark.parametrize(("n", "limit"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (33, 2), (34, 3), (67, 4)])
 def test_epoch_limit(n, limit):
     for count in range(1, 6):
         kept = gpucoadd.filter_artifacts(*planes([[True]], [[count]], n))

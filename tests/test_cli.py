@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from gpucoadd.simulate import simulate_night, write_night
 
 N_EPOCHS = 5
 SHAPE = (112, 128)
+DATA = Path(os.environ.get("GPUCOADD_DATA", "")) / "saao_bulge"
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,45 @@ def test_help_is_fast_to_import():
 def test_module_runs_as_the_command():
     done = subprocess.run([sys.executable, "-m", "gpucoadd", "--version"], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("gpucoadd ")
+
+
+@pytest.mark.skipif(
+    "GPUCOADD_DATA" not in os.environ, reason="GPUCOADD_DATA does not name a folder with saao_bulge/epoch_*.fits"
+)
+def test_real_epochs_without_twins(tmp_path):
+    from astropy.io import fits as astropy_fits
+    from astropy.wcs import WCS
+
+    inputs = sorted(str(path) for path in DATA.glob("epoch_*.fits"))
+    assert inputs, f"{DATA} holds no epoch_*.fits"
+    out, masks = tmp_path / "coadd.fits", tmp_path / "masks"
+    words = ["coadd", *inputs, "-o", str(out), "--artifact-masks", str(masks), "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-m", "gpucoadd", *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("gpucoadd: warning: the warps have no PSF-matched twins")
+
+    with astropy_fits.open(out) as hdus:
+        hdus.verify("exception")
+        assert [hdu.name for hdu in hdus[1:4]] == ["IMAGE", "MASK", "VARIANCE"]
+        assert WCS(hdus["IMAGE"].header).has_celestial
+        image, variance = hdus["IMAGE"].data, hdus["VARIANCE"].data
+        assert np.isfinite(image).mean() > 0.99 and (variance[np.isfinite(image)] > 0).all()
+        clipped = hdus["MASK"].data & (1 << hdus["MASK"].header["MP_CLIPPED"])
+        assert clipped.any()
+        assert hdus[0].header["GCVERS"] == gpucoadd.__version__
+        assert hdus[0].header["NINPUT"] == len(inputs)
+    provenance = fits.read_provenance(out)
+    assert [file for _, file, _ in provenance["inputs"]] == inputs
+    assert provenance["config"]["detection.threshold"] == gpucoadd.CoaddConfig().detection.threshold
+
+    # A trail crosses this epoch: faint, and slightly wavy.
+    with astropy_fits.open(masks / "epoch_0064.fits") as hdus:
+        clipped = hdus["MASK"].data & (1 << hdus["MASK"].header["MP_CLIPPED"]) != 0
+    columns = np.arange(12, 512)
+    trail = np.interp(columns, (12, 182, 370, 511), (323, 328, 335, 342))
+    near = np.abs(np.arange(clipped.shape[0])[:, np.newaxis] - trail) <= 3
+    assert (clipped[:, columns] & near).any(axis=0).mean() > 0.7
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong

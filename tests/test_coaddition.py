@@ -20,7 +20,8 @@ def busy_stack(n_epochs=9, shape=(70, 83), seed=3, **options):
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[: shape[0], : shape[1]]
     sky = sum(
-        flux * np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / 8) for y, x, flux in zip(*rng.uniform(5, 65, (3, 12)), strict=True)
+        flux * np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / 8)
+        for y, x, flux in zip(*rng.uniform(5, 65, (3, 12)), strict=True)
     )
     image = (sky + rng.normal(size=(n_epochs, *shape))).astype(np.float32)
     image[2, 30:33] += 40
@@ -162,8 +163,16 @@ def test_nothing_to_coadd():
     with pytest.raises(NoWorkFound, match="none of the 9 epochs can be used"):
         gpucoadd.assemble(empty)
     with pytest.raises(ValueError, match="none of the 9 epochs"):
-        gpucoadd.coadd(WarpStack(empty.image, empty.variance, empty.mask, schema=SCHEMA, psf_sigma=[1.0] * 9,
-                                 psf_matched=warps.psf_matched))
+        gpucoadd.coadd(
+            WarpStack(
+                empty.image,
+                empty.variance,
+                empty.mask,
+                schema=SCHEMA,
+                psf_sigma=[1.0] * 9,
+                psf_matched=warps.psf_matched,
+            )
+        )
 
 
 def test_psf_width_is_needed():

@@ -103,7 +103,7 @@ def test_names_reach_their_field():
 def test_our_names_are_understood_where_they_are_asked_for():
     assert CoaddConfig.from_names({"detection.threshold": 5}).detection.threshold == 5
     assert CoaddConfig.from_names({"detect.thresholdValue": 5}).detection.threshold == 5
-    with pytest.raises(ValueError, match="no configuration field 'detection.threshold'; nearest: .*detect"):
+    with pytest.raises(ValueError, match=r"no configuration field 'detection\.threshold'; nearest: .*detect"):
         CoaddConfig.from_lsst({"detection.threshold": 5})
 
 
@@ -191,7 +191,7 @@ def test_what_is_refused(overrides, message):
 def test_base_task_writes_no_artifact_masks():
     with pytest.raises(ValueError, match="artifact-rejecting coadd only"):
         AssemblyConfig.from_lsst({"doWriteArtifactMasks": True})
-    with pytest.raises(ValueError, match="no configuration field 'detect.thresholdValue'"):
+    with pytest.raises(ValueError, match=r"no configuration field 'detect\.thresholdValue'"):
         AssemblyConfig.from_lsst({"detect.thresholdValue": 5})
     assert AssemblyConfig.from_lsst({"statistic": "MEDIAN", "subregionSize": [9, 9]}).statistic == "MEDIAN"
 

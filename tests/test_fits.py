@@ -388,6 +388,40 @@ def test_pixel_grid_without_a_sky_is_no_broken_wcs(tmp_path, caplog):
     assert "WCS" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {},
+        {"WCSAXES": 2, "CRPIX1": 1.0},
+        {"CTYPE1": "", "CTYPE2": ""},
+        {"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"},
+        {"CTYPE1": "PIXEL", "CTYPE2": "PIXEL", "CUNIT1": "PIXEL", "CUNIT2": "PIXEL"},
+        {"CTYPE1": "LINEAR", "CTYPE2": "LINEAR", "CD1_1": 0.0, "CD2_2": 1.0},  # singular
+        {"CTYPE1": "WAVE-XYZ", "CTYPE2": "LINEAR"},
+    ],
+)
+def test_no_sky_is_no_broken_wcs(tmp_path, caplog, cards):
+    image, variance, mask = planes(0)
+    path = tmp_path / "a.fits"
+    write_planes(path, image=image, variance=variance, mask=mask, schema=MaskSchema(PLANES), origin=(3, 4))
+    fits.setval(path, "PSFSIGMA", value=2.0)
+    for name, value in cards.items():
+        fits.setval(path, name, value=value, extname="IMAGE")
+    assert read_image(path, device="cpu").wcs is None
+    assert read_warps(path, device="cpu").wcs is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "kinds", [("RA---TAN", "DEC--TAN"), ("GLON-CAR", "GLAT-CAR"), ("RA", "DEC"), ("HPLN-TAN", "HPLT-TAN")]
+)
+def test_skies_are_read(tmp_path, kinds):
+    wcs = sky_wcs()
+    wcs.wcs.ctype = kinds
+    write_afw(tmp_path / "a.fits", wcs=wcs, origin=(3, 4))
+    assert list(read_image(tmp_path / "a.fits", device="cpu").wcs.wcs.ctype) == list(kinds)
+
+
 def test_unreadable_wcs_is_left_out(tmp_path, caplog):
     hdus = afw_hdus(PSFSIGMA=2.0)
     hdus["IMAGE"].header.update({"CTYPE1": "RA---XYZ", "CTYPE2": "DEC--XYZ"})
@@ -528,10 +562,11 @@ def test_missing_fill_and_trailing_bytes_are_forgiven(tmp_path):
 def test_corrupt_compressed_pixels(tmp_path):
     path = write_afw(tmp_path / "a.fits", seed=1, shape=(100, 90), compression="GZIP_2")
     data = bytearray(path.read_bytes())
-    with fits.open(path, memmap=False) as file:
-        info = file["VARIANCE"]._bintable.fileinfo()
-    end = info["datLoc"] + 100 * 8
-    data[end : end + 20000] = bytes(20000)
+    with fits.open(path, memmap=False, disable_image_compression=True) as file:
+        table = file["VARIANCE"]
+        heap = table.fileinfo()["datLoc"] + table.header["NAXIS1"] * table.header["NAXIS2"]
+        length = table.header["PCOUNT"]
+    data[heap : heap + length] = bytes(length)
     path.write_bytes(data)
     warps = read_warps(path, device="cpu")
     with pytest.raises(

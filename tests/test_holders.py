@@ -70,7 +70,11 @@ def test_masked_image():
         ({"image": np.zeros((2, 3), int)}, TypeError, "image must be float32 or float64, got int64"),
         ({"image": np.zeros((2, 3), ">f4")}, TypeError, "image must be float32 or float64, got >f4"),
         ({"mask": np.zeros((2, 3), np.int64)}, TypeError, "mask must be int32, got int64; convert it"),
-        ({"variance": np.zeros((3, 2), np.float32)}, ValueError, "variance has shape \\(3, 2\\) but image has \\(2, 3\\)"),
+        (
+            {"variance": np.zeros((3, 2), np.float32)},
+            ValueError,
+            "variance has shape \\(3, 2\\) but image has \\(2, 3\\)",
+        ),
         ({"image": np.zeros(3, np.float32)}, ValueError, "it must be \\(y, x\\)"),
         ({"mask": [[0]]}, TypeError, "mask must be a NumPy or a CuPy array, got list"),
         ({"schema": {"BAD": 0}}, TypeError, "schema must be a MaskSchema, got dict"),

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,6 @@ from numpy.testing import assert_array_equal
 from gpucoadd import primitives
 from gpucoadd.backend import to_host
 from gpucoadd.fallback.network import exchanges
-
-import oracles
 
 PLANES = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
