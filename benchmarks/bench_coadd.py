@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=None, help="of gpucoadd.coadd; one per processor when left out")
+    parser.add_argument("--threads", type=int, default=1, help="of gpucoadd.coadd (1: the cost per core)")
     parser.add_argument("--json", metavar="FILE", help="append a JSON line here; - is stdout")
     args = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN pixels are an answer, not an accident

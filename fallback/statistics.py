@@ -200,9 +200,12 @@ def _constant_totals(weights: Any) -> tuple[float, float]:
 def _totals(xp: Any, kept: Any, weights: Any) -> tuple[Any, Any]:
     """Sum of weights and of squared weights over `kept` (epoch, pixel) samples."""
     total, squares = xp.zeros(kept.shape[1], dtype=xp.float64), xp.zeros(kept.shape[1], dtype=xp.float64)
+    term = xp.empty(kept.shape[1], dtype=xp.float64)
     for row, weight in zip(kept, weights, strict=True):
-        total += row * weight
-        squares += row * (weight * weight)
+        xp.multiply(row, weight, out=term)
+        total += term
+        term *= weight
+        squares += term
     return total, squares
 
 
@@ -266,6 +269,7 @@ def clipped_moments(samples: _Samples, rules: Rules, *, scatter: bool) -> tuple[
     half_width = first_width = rules.sigma_clip * IQR_TO_SIGMA * iqr
     current = full
     for iteration in range(rules.clip_iterations):
+        last = iteration == rules.clip_iterations - 1
         if iteration > 0:
             centre = current.mean
             width = rules.sigma_clip * xp.sqrt(xp.maximum(current.scatter, 0.0))
@@ -275,15 +279,19 @@ def clipped_moments(samples: _Samples, rules: Rules, *, scatter: bool) -> tuple[
         where = xp.flatnonzero(~keeps_all)
         if where.shape[0] == 0:
             continue
-        part = _clipped_part(samples, rules, where, centre[where], half_width[where], shift[where], need_scatter)
+        # until the last round only the mean and the scatter are asked for, then only what the statistic gives
+        with_error = last and rules.error_from_input
+        part = _clipped_part(
+            samples, where, centre[where], half_width[where], shift[where], scatter or not with_error, with_error
+        )
         for target, values in zip(current, part, strict=True):
-            if target is not None:
+            if target is not None and values is not None:
                 target[where] = values
     return current, samples.count - current.count
 
 
 def _clipped_part(
-    samples: _Samples, rules: Rules, where: Any, centre: Any, half_width: Any, shift: Any, scatter: bool
+    samples: _Samples, where: Any, centre: Any, half_width: Any, shift: Any, with_scatter: bool, with_error: bool
 ) -> Moments:
     """Moments of the samples of pixels `where` that are within `half_width` of `centre`."""
     xp = samples.xp
@@ -292,9 +300,9 @@ def _clipped_part(
     for row, values in zip(kept, image, strict=True):
         row &= xp.abs(values - centre) <= half_width
     gone = xp.flatnonzero(~kept)
-    variance = _filled(samples.variance.take(where, axis=1), gone, 0) if rules.error_from_input else None
+    variance = _filled(samples.variance.take(where, axis=1), gone, 0) if with_error else None
     total, squares = _totals(xp, kept, samples.weights)
-    sums = _sums(xp, _filled(image, gone, shift), variance, samples.weights, shift, scatter)
+    sums = _sums(xp, _filled(image, gone, shift), variance, samples.weights, shift, with_scatter)
     return _as_moments(sums, total, squares, kept.sum(axis=0, dtype=xp.int32), shift)
 
 
@@ -326,9 +334,7 @@ def _mean_clip(samples: _Samples, rules: Rules) -> tuple[Any, Any, Any]:
 
 def _median(samples: _Samples, rules: Rules) -> tuple[Any, Any, Any]:
     median = samples.quantile(0.5)
-    moments = samples.moments(
-        median.astype(samples.xp.float32), rules._replace(error_from_input=False), scatter=True
-    )
+    moments = samples.moments(median.astype(samples.xp.float32), rules._replace(error_from_input=False), scatter=True)
     return median, (samples.xp.pi / 2) * moments.scatter / samples.count, None
 
 

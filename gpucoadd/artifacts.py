@@ -178,7 +178,7 @@ def search(
         work.progress("comparing", done + 1, n_epochs)
     spared = bright if config.preserve_contained else None
     for position, searched in enumerate(found):
-        if searched is None or searched.footprints.count == 0:
+        if searched is None or searched.footprints.n_footprints == 0:
             bits["clipped"].set_plane(position, xp.zeros(shape, dtype=bool))
             continue
         judged = _judge(searched.footprints, epoch_count, n_image, spared, config.persistence)
@@ -278,7 +278,7 @@ def _judge(
     pixels, labels = footprints.pixels, footprints.labels
     areas = xp.maximum(footprints.areas(), 1)
     counts = epoch_count.ravel().take(pixels)
-    total = xp.bincount(labels, weights=n_image.ravel().take(pixels), minlength=footprints.count + 1)
+    total = xp.bincount(labels, weights=n_image.ravel().take(pixels), minlength=footprints.n_footprints + 1)
     mean = total / areas
     limit = xp.minimum(rule.max_fraction_low * mean, rule.max_epochs + rule.max_fraction_high * mean)
     limit = xp.trunc(limit)
@@ -290,10 +290,10 @@ def _judge(
 
 
 def _inside_one(footprints: Footprints, template_labels: Array) -> Array:
-    """Which footprints lie wholly inside a single template footprint, bool of shape (count + 1,)."""
+    """Which footprints lie wholly inside a single template footprint, bool of shape (n_footprints + 1,)."""
     xp = array_module(template_labels)
     under = template_labels.ravel().take(footprints.pixels)
-    any_of = xp.zeros(footprints.count + 1, dtype=xp.int32)
+    any_of = xp.zeros(footprints.n_footprints + 1, dtype=xp.int32)
     any_of[footprints.labels] = under  # any pixel stands for all: if they differ, it does not matter which
     differs = footprints.total(under != any_of.take(footprints.labels))
     return (any_of > 0) & (differs == 0)

@@ -239,11 +239,13 @@ def _polynomials(nodes: np.ndarray, coefficients: tuple[Array, ...], size: int, 
     anchors = np.concatenate([nodes[:1], nodes[:-1], nodes[-1:]])
     borders = [0, *(int(np.ceil(node)) for node in nodes), size]
     n_columns = value.shape[1]
-    out = xp.empty((n_columns, size), dtype=xp.float32) if turned else xp.empty((size, n_columns))
+    dtype = xp.float32 if turned else xp.float64
+    pieces = [[coefficient.astype(dtype) for coefficient in piece] for piece in pieces]
+    out = xp.empty((n_columns, size) if turned else (size, n_columns), dtype=dtype)
     for (a, b, c, d), anchor, first, stop in zip(pieces, anchors, borders[:-1], borders[1:], strict=True):
         if stop <= first:
             continue
-        offset = xp.arange(first, stop, dtype=xp.float64) - anchor
+        offset = (xp.arange(first, stop, dtype=xp.float64) - anchor).astype(dtype)
         if turned:
             out[:, first:stop] = a[:, None] + offset * (b[:, None] + offset * (c[:, None] + offset * d[:, None]))
         else:

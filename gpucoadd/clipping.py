@@ -91,5 +91,7 @@ def _span(ordered: Array, centre: float, half_width: float) -> tuple[int, int]:
         low = bisect.bisect_left(ordered, -half_width, key=lambda sample: float(sample) - centre)
         return low, bisect.bisect_right(ordered, half_width, key=lambda sample: float(sample) - centre)
     deviation = xp.subtract(ordered, centre, dtype=xp.float64)
-    low, high = (xp.searchsorted(deviation, xp.asarray(s * half_width), side) for s, side in ((-1, "left"), (1, "right")))
+    low, high = (
+        xp.searchsorted(deviation, xp.asarray(s * half_width), side) for s, side in ((-1, "left"), (1, "right"))
+    )
     return int(low), int(high)

@@ -187,8 +187,8 @@ def coadd(
     config : CoaddConfig, optional
         The defaults are LSST's.
     memory : int, optional
-        Bytes to use beside inputs in memory and the result; half of the machine's when left out. The
-        result does not depend on it.
+        Bytes to use beside the interpreter and inputs in memory; half of the machine's when left out. A
+        bound below the least that the patch takes is warned of in the log. The result does not depend on it.
     threads : int, optional
         One per processor when left out. The result does not depend on it.
     progress : callable, optional

@@ -198,8 +198,10 @@ def stack(
         lsst_extremes=lsst_extremes,
     )
     n_epochs, *shape = image.shape
-    flat = [plane.reshape(n_epochs, -1) for plane in (image, variance, mask)]
-    planes = _stack_pieces(*flat, as_float32(numbers), rules, threads=check_threads(threads))
+    flat_image, flat_variance, flat_mask = (plane.reshape(n_epochs, -1) for plane in (image, variance, mask))
+    planes = _stack_pieces(
+        flat_image, flat_variance, flat_mask, as_float32(numbers), rules, threads=check_threads(threads)
+    )
     return MaskedImage(*(plane.reshape(shape) for plane in planes), schema=full)
 
 
@@ -334,8 +336,8 @@ def combine(
             n_image += (plane & reject) == 0
             if removed != -1:
                 plane &= removed
-        flat = [plane.reshape(n_epochs, -1) for plane in (image, variance, masks)]
-        planes = _stack_pieces(*flat, weights, rules, threads=work.threads)
+        flat_image, flat_variance, flat_mask = (plane.reshape(n_epochs, -1) for plane in (image, variance, masks))
+        planes = _stack_pieces(flat_image, flat_variance, flat_mask, weights, rules, threads=work.threads)
         for target, plane in zip(out, planes, strict=False):
             target[rows] = plane.reshape(n_image.shape)
         work.progress(step, number + 1, len(bands))

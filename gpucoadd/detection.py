@@ -26,27 +26,27 @@ class Footprints(NamedTuple):
     Footprints of one plane.
 
     `pixels` (n,) int flat indices; `labels` (n,) int32 from 1 on, which footprint each belongs to;
-    `count` the number of footprints.
+    `n_footprints` their number.
     """
 
     pixels: Array
     labels: Array
-    count: int
+    n_footprints: int
 
     def areas(self) -> Array:
-        """Pixels of each footprint, shape (count + 1,); entry 0 is empty."""
-        return array_module(self.labels).bincount(self.labels, minlength=self.count + 1)
+        """Pixels of each footprint, shape (n_footprints + 1,); entry 0 is empty."""
+        return array_module(self.labels).bincount(self.labels, minlength=self.n_footprints + 1)
 
     def total(self, flags: Array) -> Array:
-        """Number of pixels of each footprint where `flags` (bool, one per pixel) is set, shape (count + 1,)."""
+        """Number of pixels of each footprint where `flags` (bool, one per pixel) is set, shape (n_footprints + 1,)."""
         xp = array_module(self.labels)
-        return xp.bincount(self.labels.take(xp.flatnonzero(flags)), minlength=self.count + 1)
+        return xp.bincount(self.labels.take(xp.flatnonzero(flags)), minlength=self.n_footprints + 1)
 
     def select(self, keep: Array) -> Footprints:
-        """Those whose entry in `keep`, bool of shape (count + 1,), is set; labels stay as they are."""
+        """Those whose entry in `keep`, bool of shape (n_footprints + 1,), is set; labels stay as they are."""
         xp = array_module(self.labels)
         where = xp.flatnonzero(keep.take(self.labels))
-        return Footprints(self.pixels.take(where), self.labels.take(where), self.count)
+        return Footprints(self.pixels.take(where), self.labels.take(where), self.n_footprints)
 
     def paint(self, shape: tuple[int, int]) -> Array:
         """(y, x) bool plane of the pixels that lie in a footprint."""
@@ -199,7 +199,7 @@ def _grow_each(footprints: Footprints, shape: tuple[int, int], radius: int, disc
         keys.append(footprints.labels.take(inside).astype(xp.int64) * (shape[0] * shape[1]) + pixels)
     unique = xp.unique(xp.concatenate(keys))
     labels = (unique // (shape[0] * shape[1])).astype(xp.int32)
-    return _renumber(Footprints(unique % (shape[0] * shape[1]), labels, footprints.count))
+    return _renumber(Footprints(unique % (shape[0] * shape[1]), labels, footprints.n_footprints))
 
 
 class NothingUndetectedError(ValueError):

@@ -1,7 +1,8 @@
-"""Keeping what was read: as many epochs as the memory bound allows stay decoded."""
+"""The memory bound: what a coadd needs anyway, and how many decoded epochs may stay in what is left."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,11 @@ from .backend import Array
 from .combination import Work
 from .images import PlaneSource, WarpStack
 
+logger = logging.getLogger(__name__)
+
 _BYTES_PER_PIXEL = 12  # image, variance, mask
+_FIXED_BYTES_PER_PIXEL = 150  # the results, and one epoch with what is made of it while it is searched
+_FIXED_BYTES_PER_SAMPLE = 0.7  # flags of every epoch, and its footprints where a few per cent of the pixels are in one
 
 
 class _Kept:
@@ -41,14 +46,27 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
     """
     Direct and PSF-matched stacks (the same one, without twins) that read files as seldom as memory allows.
 
-    Half of the bound keeps decoded epochs, the matched first since they are needed most often; the other half is for
-    the work, and is what the `Work` given back says.
+    The bound holds for all but the interpreter and inputs in memory. What is left after the results and one epoch
+    at work goes, one half to decoded epochs, the matched first since they are needed most often, the other to the
+    work; the `Work` given back says how much.
     """
     matched = warps if warps.psf_matched is None else warps.psf_matched
+    n_epochs, n_rows, n_columns = warps.shape
+    least = int(n_rows * n_columns * (_FIXED_BYTES_PER_PIXEL + _FIXED_BYTES_PER_SAMPLE * n_epochs))
+    if work.memory <= least:
+        logger.warning(
+            "memory bound of %.0f MB is less than the %.0f MB that a patch of %d x %d pixels and %d epochs takes; "
+            "going on with the least",
+            work.memory / 1e6,
+            least / 1e6,
+            n_rows,
+            n_columns,
+            n_epochs,
+        )
+    work = work._replace(memory=max(work.memory - least, least // 4))  # bands of a few rows would read files for ever
     if warps.source.in_memory and matched.source.in_memory:
         yield warps, matched, work
         return
-    _, n_rows, n_columns = warps.shape
     room = work.memory // 2 // (_BYTES_PER_PIXEL * n_rows * n_columns)
     matched_room = min(room, matched.shape[0])
     kept_matched = _with_source(matched, matched_room)

@@ -35,13 +35,16 @@ def variance_scale(image: Array, variance: Array, mask: Array, *, schema: MaskSc
         then used as it is. Waits for the device.
     """
     xp = array_module(image)
-    counts = (mask & schema.known_bitmask(config.background_mask_planes)) == 0
+    background_bits = schema.known_bitmask(config.background_mask_planes)
+    bits = schema.known_bitmask(config.mask_planes)
+    good = (mask & background_bits) == 0
     try:
-        level = background(image, counts, bin_size=config.bin_size)
+        level = background(image, good, bin_size=config.bin_size)
     except TooManyMaskedPixelsError:
         return math.nan
     values = image - level
-    good = (mask & schema.known_bitmask(config.mask_planes)) == 0
+    if bits != background_bits:
+        good = (mask & bits) == 0
     good &= xp.isfinite(values)
     good &= variance > 0
     good &= variance < xp.float32(xp.inf)

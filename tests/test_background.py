@@ -74,14 +74,14 @@ def test_surface_is_a_spline_of_splines(xp, n_cells, make):
     nodes = cell_edges(size, 8)[1]
     columns = np.stack([with_extrapolation(make(nodes, cells[:, j]), nodes, size) for j in range(n_cells)], axis=1)
     expected = np.stack([with_extrapolation(make(nodes, row), nodes, size) for row in columns])
-    assert_allclose(surface, expected, rtol=1e-7, atol=1e-10)  # float64, rounded to float32 once
+    assert_allclose(surface, expected, rtol=1e-6, atol=1e-6)  # float64 down the columns, float32 along the rows
 
 
 def test_two_cells_make_a_line_and_one_a_constant():
     image = np.repeat(np.repeat(np.array([[0, 8], [16, 24]], np.float32), 4, 0), 4, 1)
     surface = background(image, np.ones(image.shape, bool), bin_size=4)
     y, x = np.mgrid[:8, :8] - 1.5
-    assert_allclose(surface, 2 * x + 4 * y, rtol=1e-7, atol=1e-12)
+    assert_allclose(surface, 2 * x + 4 * y, rtol=1e-6, atol=1e-6)
     assert_array_equal(background(image[:4, :4], np.ones((4, 4), bool), bin_size=4), 0)
 
 
@@ -98,7 +98,7 @@ def test_masked_cells_are_bridged(xp):
     usable[32:40, 40:48] = False
     usable[:, 80:88] = False
     surface = to_host(background(xp.asarray(image), xp.asarray(usable), bin_size=8))
-    assert_allclose(surface, image, rtol=1e-7, atol=1e-9)  # a plane is a plane, however many nodes are missing
+    assert_allclose(surface, image, rtol=1e-6, atol=1e-5)  # a plane is a plane, however many nodes are missing
 
 
 def test_nothing_left():

@@ -56,30 +56,30 @@ def test_zero_variance_qualifies_and_infinite_or_nan_never(xp):
 def test_polarities_are_connected_apart_and_merged_where_they_touch(xp):
     image = spots((5, 9), (1, 1, 9), (2, 2, -9), (2, 7, -9))
     labels, footprints = found(image, xp=xp)
-    assert footprints.count == 2
+    assert footprints.n_footprints == 2
     assert labels[1, 1] == labels[2, 2] != labels[2, 7]
     # two pixels of either sign are too few each, though together they are enough
-    assert found(image, xp=xp, min_pixels=2)[1].count == 0
+    assert found(image, xp=xp, min_pixels=2)[1].n_footprints == 0
 
 
 @pytest.mark.parametrize(("polarity", "where"), [("positive", (1, 1)), ("negative", (3, 3))])
 def test_one_polarity(polarity, where):
     labels, footprints = found(spots((5, 5), (1, 1, 9), (3, 3, -9)), polarity=polarity)
-    assert footprints.count == 1 and labels[where] == 1
+    assert footprints.n_footprints == 1 and labels[where] == 1
 
 
 def test_small_footprints_go_before_growing():
     image = spots((9, 9), (1, 1, 9), (5, 5, 9), (5, 6, 9))
     labels, footprints = found(image, min_pixels=2, grow_sigma=1.0)
-    assert footprints.count == 1 and labels[1, 1] == 0 and labels[4, 5] == 1
+    assert footprints.n_footprints == 1 and labels[1, 1] == 0 and labels[4, 5] == 1
 
 
 def test_growth_merges_what_touches_even_diagonally():
     image = spots((7, 9), (2, 2, 9), (4, 4, 9))
-    assert found(image)[1].count == 2
-    assert found(image, grow_sigma=1.0)[1].count == 1
+    assert found(image)[1].n_footprints == 2
+    assert found(image, grow_sigma=1.0)[1].n_footprints == 1
     apart = found(image, grow_sigma=1.0, combined_grow=False, polarity="positive")[1]
-    assert apart.count == 2
+    assert apart.n_footprints == 2
     assert_array_equal(apart.areas()[1:], [5, 5])
 
 
@@ -103,13 +103,13 @@ def test_return_original_keeps_footprints_small():
 def test_include_multiplier_asks_for_a_peak():
     image = spots((5, 9), (1, 1, 8), (1, 6, 20))
     labels, footprints = found(image, include_multiplier=2.0)
-    assert footprints.count == 1 and labels[1, 6] == 1
+    assert footprints.n_footprints == 1 and labels[1, 6] == 1
 
 
 def test_excluded_planes():
     mask = np.zeros((5, 5), np.int32)
     mask[1, 1] = 4
-    assert found(spots((5, 5), (1, 1, 9)), mask=mask, exclude=4)[1].count == 0
+    assert found(spots((5, 5), (1, 1, 9)), mask=mask, exclude=4)[1].n_footprints == 0
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("value", 7.5), ("stdev", 7.5 * 2.0), ("variance", 7.5 * 2.0)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
-from gpucoadd import primitives
+from gpucoadd import fallback, kernels, primitives
 from gpucoadd.backend import to_host
 from gpucoadd.fallback.network import exchanges
 
@@ -28,9 +28,16 @@ def test_label_equals_flood_fill(xp, density):
     assert_array_equal(found, expected)
 
 
-@given(PLANES)
+@pytest.mark.parametrize("pixels_per_run", [0, 10**9])
+@given(detected=PLANES)
 @settings(deadline=None, max_examples=60)
-def test_label_property(detected):
+def test_label_property(pixels_per_run, detected):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpucoadd.fallback.labelling._PIXELS_PER_RUN", pixels_per_run)  # by runs, or by every pixel
+        check_labels(detected)
+
+
+def check_labels(detected):
     pixels, labels, n = primitives.label(detected)
     expected, n_expected = oracles.flood_fill(detected)
     found = np.zeros(detected.shape, dtype=int)
@@ -80,3 +87,11 @@ def test_network_sorts_every_zero_one_sequence(n):
 @pytest.mark.parametrize(("n", "size"), [(16, 63), (30, 178), (64, 543)])
 def test_network_size(n, size):
     assert len(exchanges(n)) == size
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(20, 60), st.integers(20, 60)), fill=st.just(False)))
+@settings(deadline=None, max_examples=100)
+def test_label_twins_agree(detected):
+    """The device's labeller, here on NumPy arrays: SciPy numbers footprints by their first pixel too."""
+    for ours, theirs in zip(fallback.label(detected), kernels.label(detected), strict=True):
+        assert_array_equal(ours, theirs)
