@@ -25,7 +25,7 @@ SIGMA, ROUNDS = 2.5, 3
 FLOAT32 = dict(rtol=4 * float(np.finfo(np.float32).eps), atol=0.0)  # a median of two is one addition and one rounding
 # Ratios worth watching: name, over, under, clock, what we want, and the bound.
 TARGETS = (
-    ("clip", "gpucoadd.stack MEANCLIP", "astropy.stats.SigmaClip + mean", "at most", 1.0),
+    ("clip", "gpucoadd.stack MEANCLIP", "astropy.stats.SigmaClip, clip only", "at most", 1.0),
     ("median", "bottleneck.nanmedian", "gpucoadd.stack MEDIAN", "at least", 1.5),
 )
 
@@ -81,6 +81,7 @@ def astropy_calls(data: dict[str, np.ndarray]) -> dict[str, Callable[[], Any]]:
     clip = SigmaClip(sigma=SIGMA, maxiters=ROUNDS, cenfunc="median", stdfunc="std")
     masked = np.ma.MaskedArray(data["image"], mask=data["masked"])
     return {
+        "astropy.stats.SigmaClip, clip only": lambda: clip(data["image"], axis=0, masked=False),
         "astropy.stats.SigmaClip + mean": lambda: np.nanmean(clip(data["image"], axis=0, masked=False), axis=0),
         "astropy.stats.SigmaClip + mean, masked array": lambda: clip(masked, axis=0).mean(axis=0),
     }
