@@ -386,7 +386,10 @@ def _check_outputs(files: Sequence[str], folder: str | None, *, inputs: Sequence
             raise IsADirectoryError(f"cannot write {file}: it is a folder; give the name of a file")
         if os.path.realpath(file) in taken:
             raise ValueError(f"{file} is an input too; give the output another name")
-        _check_folder(file, os.path.dirname(os.path.realpath(file)))
+        parent = os.path.dirname(os.path.realpath(file))
+        if not os.path.exists(parent):
+            raise FileNotFoundError(f"cannot write {file}: there is no folder {os.path.dirname(file)}; make it first")
+        _check_folder(file, parent)
     if folder is not None:
         if os.path.realpath(folder) in taken:
             raise ValueError(f"{folder} holds inputs; write the results to another folder")
@@ -400,8 +403,10 @@ def _check_folder(output: str, folder: str) -> None:
         existing = os.path.dirname(existing)
     if not os.path.isdir(existing):
         raise NotADirectoryError(f"cannot write {output}: {existing} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write {output}: no permission to write in {existing}")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise PermissionError(f"cannot write {output}: no file can be made in {existing}") from error
 
 
 class _Staging:
@@ -501,23 +506,41 @@ def _is_users(error: BaseException) -> bool:
     return raised and (module == "gpucoadd" or module.startswith("gpucoadd."))
 
 
-class _OneLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
+class _Teller(logging.Handler):
+    """Hands each record to a function, as one line."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return f"gpucoadd: {level}{' '.join(record.getMessage().split())}"
+        self._tell(f"gpucoadd: {level}{' '.join(record.getMessage().split())}")
 
 
 @contextlib.contextmanager
 def _one_line_messages(*, verbose: bool) -> Iterator[None]:
-    """Python's warnings and the package's log, as single lines on stderr."""
+    """
+    Python's warnings and the package's log, as single lines on stderr.
+
+    They come when the command has done its work; after a mistake its one line stands alone. With `verbose` they
+    come as they arise.
+    """
     import astropy  # noqa: F401  it brings a hook of its own for warnings, which must not come after ours
 
+    held: list[str] = []
+
+    def tell(line: str) -> None:
+        if verbose:
+            print(line, file=sys.stderr)
+        else:
+            held.append(line)
+
     def show(message: Warning | str, *place: Any, **more: Any) -> None:
-        _say(f"warning: {' '.join(str(message).split())}")
+        tell(f"gpucoadd: warning: {' '.join(str(message).split())}")
 
     logger = logging.getLogger("gpucoadd")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
+    handler = _Teller(tell)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
@@ -526,6 +549,8 @@ def _one_line_messages(*, verbose: bool) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = show  # type: ignore[assignment]
             yield
+        for line in held:
+            print(line, file=sys.stderr)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

@@ -299,9 +299,10 @@ def _assemble(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str
 def _prepared(warps: WarpStack, config: AssemblyConfig, work: Work, step: str) -> Prepared:
     prepared = prepare(warps, config, work, step=step)
     if not prepared.indices:
+        reasons = "; ".join(prepared.dropped[:3]) + ("; ..." if len(prepared.dropped) > 3 else "")
         raise NoWorkFound(
-            f"none of the {warps.shape[0]} epochs can be used: an epoch needs pixels that are not NaN, and a positive "
-            "variance where its mask is clean"
+            f"none of the {warps.shape[0]} epochs can be used ({reasons}): an epoch needs pixels that are not NaN, and "
+            "a positive variance where its mask is clean"
         )
     return prepared
 

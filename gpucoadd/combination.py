@@ -42,10 +42,11 @@ class Work(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Epochs of a stack that can be used, and their weights."""
+    """Epochs of a stack that can be used, and their weights; why the others cannot."""
 
     indices: tuple[int, ...]
     weights: tuple[float, ...]
+    dropped: tuple[str, ...]
 
 
 def mask_rules(schema: MaskSchema, reject: int) -> tuple[tuple[int, int], ...]:
@@ -235,7 +236,6 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
         image, variance, mask = warps.source.read(epoch, rows)
         xp = array_module(image)
         if bool(xp.isnan(image).all()):
-            logger.info("epoch %s has no pixels here; dropped", warps.epochs[epoch])
             return None
         good = xp.isfinite(variance)
         good &= (mask & reject) == 0
@@ -248,22 +248,25 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
 
     indices: list[int] = []
     weights: list[float] = []
+    dropped: list[str] = []
     n_epochs = warps.shape[0]
     for epoch, value in enumerate(in_order(weight, range(n_epochs), threads=work.threads)):
         work.progress(step, epoch + 1, n_epochs)
+        name = warps.inputs[epoch] if warps.inputs else f"epoch {warps.epochs[epoch]}"
         if value is None:
-            continue
-        if not (np.isfinite(value) and value > 0):
+            dropped.append(f"{name} is NaN everywhere")
+            logger.info("%s; dropped", dropped[-1])
+        elif not (np.isfinite(value) and value > 0):
+            dropped.append(f"{name} has the weight {value}, which must be finite and positive")
             logger.warning(
-                "epoch %s is dropped: its weight, 1 / mean variance of its good pixels, is %r; it must be finite and "
-                "positive (are all pixels masked, or is the variance 0 or NaN?)",
-                warps.epochs[epoch],
-                value,
+                "%s; dropped. The weight is 1 / mean variance of its good pixels: are all masked, or is the "
+                "variance 0, negative or NaN?",
+                dropped[-1],
             )
-            continue
-        indices.append(epoch)
-        weights.append(value)
-    return Prepared(tuple(indices), tuple(weights))
+        else:
+            indices.append(epoch)
+            weights.append(value)
+    return Prepared(tuple(indices), tuple(weights), tuple(dropped))
 
 
 MaskEdit = Callable[[int, slice, Array], None]  # (position among the kept epochs, rows, mask to change)

@@ -154,7 +154,7 @@ def test_unusable_epochs_are_dropped(caplog):
     variance[2] = np.nan
     result = gpucoadd.assemble(WarpStack(image, variance, warps.mask, schema=SCHEMA, psf_sigma=warps.psf_sigma))
     assert result.epochs == (3, 4, 5, 6, 7, 8) and len(result.weights) == 6
-    assert "epoch 1 is dropped" in caplog.text and "epoch 2 is dropped" in caplog.text
+    assert "epoch 1 has the weight inf" in caplog.text and "epoch 2 has the weight nan" in caplog.text
 
 
 def test_nothing_to_coadd():
