@@ -2,6 +2,7 @@
 
 from .growing import grow
 from .labelling import label
-from .statistics import Rules, stack_statistics
+from .samples import Rules
+from .statistics import stack_statistics
 
 __all__ = ["Rules", "grow", "label", "stack_statistics"]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import gpucoadd
-from gpucoadd import cli, fits
+from gpucoadd import cli, detection, fits, terminal
+from gpucoadd.arguments import parse_memory, parse_value, read_options
 from gpucoadd.simulate import simulate_night, write_night
 
 N_EPOCHS = 5
@@ -99,7 +100,7 @@ def test_options_reach_the_coadd(arguments, tmp_path):
 def test_the_last_option_wins_under_any_spelling(tmp_path):
     toml = tmp_path / "options.toml"
     toml.write_text('"detection.threshold" = 4.0\n"detect.thresholdValue" = 5.0\n')
-    options = cli.read_options(str(toml), ["detection.threshold=6", "statistic=SUM", "statistic=MEAN"])
+    options = read_options(str(toml), ["detection.threshold=6", "statistic=SUM", "statistic=MEAN"])
     assert list(options) == ["detect.thresholdValue", "detection.threshold", "statistic"]
     config = gpucoadd.CoaddConfig.from_names(options)
     assert config.detection.threshold == 6.0
@@ -122,7 +123,7 @@ def test_the_last_option_wins_under_any_spelling(tmp_path):
     ],
 )
 def test_values_are_toml_then_python_then_text(text, value):
-    parsed = cli.parse_value(text)
+    parsed = parse_value(text)
     assert parsed == value and type(parsed) is type(value)
 
 
@@ -131,7 +132,7 @@ def test_values_are_toml_then_python_then_text(text, value):
     [("1", 1), ("4G", 4 << 30), ("4GiB", 4 << 30), ("4GB", 4 * 10**9), ("0.5k", 512), ("2 MiB", 2 << 20), ("7b", 7)],
 )
 def test_memory_sizes(text, size):
-    assert cli.parse_memory(text) == size
+    assert parse_memory(text) == size
 
 
 def test_info(capsys):
@@ -266,6 +267,19 @@ def test_our_mistakes_are_told_apart(capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_raise_over_several_lines_is_the_users(capsys, monkeypatch):
+    config = gpucoadd.CoaddConfig().detection
+    monkeypatch.setattr(cli, "run_info", lambda args: detection.growth_radius(-1.0, config))
+    assert cli.main(["info"]) == 2
+    assert capsys.readouterr().err.startswith("gpucoadd: error: psf_sigma")
+
+
+def test_what_breaks_inside_the_package_is_ours(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "run_info", lambda args: cli._cuda_version("twelve"))
+    assert cli.main(["info"]) == 1
+    assert capsys.readouterr().err.startswith("gpucoadd: internal error: TypeError: ")
+
+
 def test_failing_half_way_leaves_nothing(arguments, tmp_path, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -305,7 +319,7 @@ def test_bars_on_a_terminal_only(monkeypatch):
         stream = io.StringIO()
         stream.isatty = lambda watched=watched: watched
         monkeypatch.setattr(sys, "stderr", stream)
-        with cli._progress_bars() as progress:
+        with terminal.progress_bars() as progress:
             assert (progress is not None) == watched
             for done in range(3) if watched else ():
                 progress("stacking", done, 2)
