@@ -247,19 +247,15 @@ def template_footprints(image: Array, variance: Array, *, psf_sigma: float, conf
     xp = array_module(image)
     if not config.preserve_contained:
         return xp.zeros(image.shape, dtype=xp.int32)
-    attempts = config.template_detection_attempts
-    factor = 1.0
-    for attempt in range(attempts):
+    attempts, factor = config.template_detection_attempts, 1.0
+    detection = config.template_detection
+    for attempt in range(attempts - 1):
         try:
-            return detect_template(
-                image, variance, psf_sigma=psf_sigma, config=config.template_detection, factor=factor
-            )
+            return detect_template(image, variance, psf_sigma=psf_sigma, config=detection, factor=factor)
         except NothingUndetectedError:
-            if attempt == attempts - 1:
-                raise
             if attempt > int(0.4 * attempts):  # the first attempts raise the negative threshold only, as in LSST
                 factor *= config.template_detection_step
-    raise AssertionError("unreachable")
+    return detect_template(image, variance, psf_sigma=psf_sigma, config=detection, factor=factor)
 
 
 def _prefilter(footprints: Footprints, mask: Array, schema: MaskSchema, config: Prefilter) -> Footprints:

@@ -139,3 +139,12 @@ def test_scale_of_nothing():
     masked = np.full(image.shape, SCHEMA.bitmask("BAD"), np.int32)
     assert np.isnan(scale(image, 1.0, masked))
     assert scale(image, 0.0) == 1.0  # no positive variance: fewer than two pixels to measure on
+
+
+def test_scatter_and_background_may_leave_out_different_planes():
+    image = noise((128, 128))
+    mask = np.zeros(image.shape, np.int32)
+    mask[:, ::2] = SCHEMA.bitmask("CR")
+    image[:, ::2] *= 5
+    assert scale(image, 1.0, mask, mask_planes=("CR",)) == pytest.approx(1, rel=0.1)
+    assert scale(image, 1.0, mask) > 2

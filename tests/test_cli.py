@@ -324,3 +324,10 @@ def test_bars_on_a_terminal_only(monkeypatch):
             for done in range(3) if watched else ():
                 progress("stacking", done, 2)
         assert ("stacking" in stream.getvalue()) == watched
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody can write to")
+def test_unwritable_folder_is_found_before_the_work(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(gpucoadd, "read_warps", None)
+    assert cli.main([*arguments, "-o", "/proc/coadd.fits"]) == 2
+    assert "cannot write /proc/coadd.fits: no file can be made in /proc" in capsys.readouterr().err

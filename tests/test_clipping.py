@@ -56,3 +56,11 @@ def test_nothing():
 def test_quantile_is_numpys(fraction):
     values = np.sort(np.random.default_rng(1).normal(size=32).astype(np.float32))
     assert quantile(values, fraction) == pytest.approx(np.quantile(values.astype(float), fraction), rel=1e-15)
+
+
+def test_nothing_within_a_narrow_clip():
+    ordered = np.array([0.0, 1.0], np.float32)
+    assert clipped_statistics(ordered, sigma=0.1, iterations=1)[2] == 0
+    # one sample stays, its variance is unknown, and so is the next round
+    lone = np.array([0.0, 0.5, 1.0], np.float32)
+    assert math.isnan(clipped_statistics(lone, sigma=0.1, iterations=2)[0])

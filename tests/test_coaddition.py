@@ -267,3 +267,42 @@ def test_mixed_devices_and_ids():
     with pytest.raises(ValueError, match="epoch 7 is there twice"):
         flat_stack(2, epochs=[7, 7])
     assert gpucoadd.assemble(warps).epochs == (0, 1, 2)
+
+
+def test_schemas_without_the_usual_planes():
+    schema = gpucoadd.MaskSchema({"NO_DATA": 30, "SATURATED": 0, "SAT": 4})
+    warps = from_image(busy_stack().image[:5], schema=schema, mask=np.full((5, 70, 83), 1, np.int32))
+    mask = warps.mask.copy()
+    mask[:, 10, 10] |= schema.bitmask("NO_DATA")
+    stack = WarpStack(warps.image, warps.variance, mask, schema=schema, psf_sigma=[1.0] * 5)
+    result = gpucoadd.assemble(stack)
+    assert result.mask[10, 10] & result.schema.bitmask("INTRP") and np.isfinite(result.image[10, 10])
+    assert (result.mask & 1).sum() == result.mask.size - 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0] * 8, "8 weights are given but image has 9 epochs"),
+        ([1.0] * 8 + [0.0], "weight of epoch 8 must be finite and positive, got 0.0"),
+        ([np.nan] + [1.0] * 8, "weight of epoch 0 must be finite and positive, got nan"),
+    ],
+)
+def test_bad_weights(weights, message):
+    warps = busy_stack()
+    planes = warps.image, warps.variance, warps.mask
+    with pytest.raises(ValueError, match=message):
+        gpucoadd.stack(*planes, weights, statistic="MEAN", reject=["NO_DATA"], schema=SCHEMA)
+
+
+def test_an_error_in_one_thread_is_the_callers():
+    class Broken(Slow):
+        def read(self, epoch, rows):
+            if epoch == 2:
+                raise ValueError("epoch-2.fits is damaged")
+            return super().read(epoch, rows)
+
+    warps = WarpStack.from_source(Broken(busy_stack()), schema=SCHEMA, psf_sigma=[1.0] * 9)
+    for threads in (1, 2):
+        with pytest.raises(ValueError, match=r"epoch-2\.fits is damaged"):
+            gpucoadd.assemble(warps, threads=threads)

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -197,3 +198,21 @@ def test_lazy_names():
 def test_public_names_exist():
     for name in gpucoadd.__all__:
         assert getattr(gpucoadd, name) is not None
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
+    cuda = types.SimpleNamespace(is_available=lambda: False, runtime=runtime)
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda, ndarray=type("ndarray", (), {})))
+    assert backend.resolve_device("auto") == ("cpu", 0)
+    with pytest.raises(RuntimeError, match="no CUDA device is visible"):
+        backend.resolve_device("cuda")
+    cuda.is_available = lambda: True
+    assert backend.resolve_device("auto") == ("cuda", 0) == backend.resolve_device("gpu")
+    with pytest.raises(RuntimeError, match="only 1 CUDA device"):
+        backend.resolve_device("cuda:1")
+
+
+def test_to_device_cpu_gives_the_array_back():
+    array = np.zeros(3)
+    assert gpucoadd.to_device(array, "cpu") is array and gpucoadd.to_host(array) is array
