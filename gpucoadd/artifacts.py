@@ -176,12 +176,11 @@ def search(
     for done, searched in enumerate(in_order(search_epoch, range(n_epochs), threads=threads)):
         found.append(searched)
         work.progress("comparing", done + 1, n_epochs)
-    spared = bright if config.preserve_contained else None
     for position, searched in enumerate(found):
         if searched is None or searched.footprints.n_footprints == 0:
             bits["clipped"].set_plane(position, xp.zeros(shape, dtype=bool))
             continue
-        judged = _judge(searched.footprints, epoch_count, n_image, spared, config.persistence)
+        judged = _judge(searched.footprints, epoch_count, n_image, bright, config.persistence)
         bits["clipped"].set_plane(position, judged.paint(shape))
     scales = np.array([math.nan if searched is None else searched.scale for searched in found])
     return Artifacts(
@@ -189,11 +188,12 @@ def search(
         epoch_count=epoch_count,
         n_image_matched=n_image,
         variance_scale=scales,
-        template_footprints=bright,
+        template_footprints=_merged(bright, template.image),
         bits=bits,
     )
 
 
+_OF_DETECTION = ("DETECTED", "DETECTED_NEGATIVE")  # cleared before a difference is searched, whatever the warp had
 _BYTES_PER_PIXEL = 80  # planes of one epoch and what is made of them while it is searched
 
 
@@ -225,7 +225,7 @@ def _search_warp(
         mask,
         psf_sigma=float(warps.psf_sigma[index]),
         config=config.detection,
-        exclude=schema.known_bitmask(config.detection.exclude),
+        exclude=schema.known_bitmask(config.detection.exclude) & ~schema.known_bitmask(_OF_DETECTION),
     )
     if config.prefilter.enabled:
         footprints = _prefilter(footprints, mask, schema, config.prefilter)
@@ -233,9 +233,9 @@ def _search_warp(
     return footprints, scale, contributes, xp.isnan(difference), edge
 
 
-def template_footprints(image: Array, variance: Array, *, psf_sigma: float, config: CoaddConfig) -> Array:
+def template_footprints(image: Array, variance: Array, *, psf_sigma: float, config: CoaddConfig) -> list[Array]:
     """
-    Label image of the bright sources that spare the candidates inside them; all 0 if they are not wanted.
+    Label images of the bright sources that spare the candidates inside them; none if they are not wanted.
 
     Where the footprints cover everything, the threshold is raised and detection tried again.
 
@@ -244,9 +244,8 @@ def template_footprints(image: Array, variance: Array, *, psf_sigma: float, conf
     NothingUndetectedError
         If the last attempt fails too.
     """
-    xp = array_module(image)
     if not config.preserve_contained:
-        return xp.zeros(image.shape, dtype=xp.int32)
+        return []
     attempts, factor = config.template_detection_attempts, 1.0
     detection = config.template_detection
     for attempt in range(attempts - 1):
@@ -258,6 +257,15 @@ def template_footprints(image: Array, variance: Array, *, psf_sigma: float, conf
     return detect_template(image, variance, psf_sigma=psf_sigma, config=detection, factor=factor)
 
 
+def _merged(labels: list[Array], like: Array) -> Array:
+    """One label image; where footprints overlap, the higher number."""
+    xp = array_module(like)
+    merged = xp.zeros(like.shape, dtype=xp.int32)
+    for image in labels:
+        xp.maximum(merged, image, out=merged)
+    return merged
+
+
 def _prefilter(footprints: Footprints, mask: Array, schema: MaskSchema, config: Prefilter) -> Footprints:
     xp = array_module(mask)
     good = (mask.ravel().take(footprints.pixels) & schema.known_bitmask(config.planes)) == 0
@@ -267,7 +275,7 @@ def _prefilter(footprints: Footprints, mask: Array, schema: MaskSchema, config: 
 
 
 def _judge(
-    footprints: Footprints, epoch_count: Array, n_image: Array, template_labels: Array | None, rule: Persistence
+    footprints: Footprints, epoch_count: Array, n_image: Array, template_labels: Sequence[Array], rule: Persistence
 ) -> Footprints:
     """The artifacts among the footprints of one epoch."""
     xp = array_module(epoch_count)
@@ -280,8 +288,8 @@ def _judge(
     limit = xp.trunc(limit)
     rare = (counts > 0) & (counts <= limit.take(labels))
     artifact = footprints.total(rare) / areas > rule.spatial_threshold
-    if template_labels is not None:
-        artifact &= ~_inside_one(footprints, template_labels)
+    for labels_under in template_labels:
+        artifact &= ~_inside_one(footprints, labels_under)
     return footprints.select(artifact)
 
 
@@ -346,7 +354,8 @@ def filter_artifacts(
     """
     _check_same_shape(footprints, epoch_count=epoch_count, n_image=n_image, template_footprints=template_footprints)
     candidates = _as_footprints("footprints", footprints)
-    judged = _judge(candidates, epoch_count, n_image, template_footprints, config or Persistence())
+    spared = [] if template_footprints is None else [template_footprints]
+    judged = _judge(candidates, epoch_count, n_image, spared, config or Persistence())
     return judged.paint(footprints.shape)
 
 

@@ -336,6 +336,8 @@ def combine(
             plane[...] = mask[position]
             if edit_mask is not None:
                 edit_mask(position, rows, plane)
+            if online:  # its sums and its count see the same mask; the stack path counts before planes are removed
+                plane &= removed
             n_image += (plane & reject) == 0
             if removed != -1:
                 plane &= removed

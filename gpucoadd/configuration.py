@@ -318,6 +318,11 @@ class Prefilter:
     def __post_init__(self) -> None:
         if math.isnan(self.ratio):
             raise ValueError("prefilter.ratio (prefilterArtifactsRatio) must be a number, got nan")
+        for plane in ("DETECTED", "DETECTED_NEGATIVE"):
+            if plane in self.planes:
+                raise ValueError(
+                    f"prefilter.planes (prefilterArtifactsMaskPlanes) cannot hold {plane}: every candidate is detected"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,16 +94,18 @@ def detect(
         PSF width in pixels, for the growth.
     config : Detection
     exclude : int
-        Bits whose pixels are never detected.
+        Bits whose pixels are searched as if their value were 0.
 
     Returns
     -------
     Footprints
     """
     xp = array_module(image)
+    if exclude:
+        image = xp.where((mask & exclude) != 0, xp.float32(0), image)
     signs = {"positive": (1.0,), "negative": (-1.0,), "both": (1.0, -1.0)}[config.polarity]
     limits = _limits(image, config)
-    where, values, spread = _candidates(image, variance, mask, config, exclude, limits)
+    where, values, spread = _candidates(image, variance, config, limits)
     found = []
     for sign in signs:
         signed = values if sign > 0 else -values
@@ -135,9 +137,7 @@ def _limits(image: Array, config: Detection) -> float:
     return config.threshold * math.sqrt(max(variance, 0.0)) if not math.isnan(variance) else math.inf
 
 
-def _candidates(
-    image: Array, variance: Array, mask: Array, config: Detection, exclude: int, limit: float
-) -> tuple[Array, Array, Array]:
+def _candidates(image: Array, variance: Array, config: Detection, limit: float) -> tuple[Array, Array, Array]:
     """
     Flat indices, values and spreads (float64) of all pixels near or above the limit on either side.
 
@@ -150,8 +150,6 @@ def _candidates(
             near &= variance < np.float32(np.inf)
         else:
             near = xp.abs(image) >= np.float32(limit * (1 - _MARGIN))
-        if exclude:
-            near &= (mask & exclude) == 0
         where = xp.flatnonzero(near)
         values = image.ravel().take(where).astype(xp.float64)
         if config.threshold_type == "pixel_stdev":
@@ -208,9 +206,9 @@ class NothingUndetectedError(ValueError):
 
 def detect_template(
     image: Array, variance: Array, *, psf_sigma: float, config: Detection, factor: float = 1.0
-) -> Array:
+) -> list[Array]:
     """
-    Label image of the bright sources of the template, detected on the smoothed template.
+    Label images of the bright sources of the template, detected on the smoothed template.
 
     Parameters
     ----------
@@ -223,8 +221,9 @@ def detect_template(
 
     Returns
     -------
-    array, shape (y, x), int32
-        0 or the number of the footprint. All 0 where the smoothing kernel does not fit into the image.
+    list of array, shape (y, x), int32
+        0 or the number of the footprint. One image; more only where footprints may overlap (`combined_grow`
+        off): each footprint is whole in one of them. All 0 where the smoothing kernel does not fit into the image.
 
     Raises
     ------
@@ -241,21 +240,39 @@ def detect_template(
         )
     kernel = smoothing_kernel(psf_sigma, config.kernel_sigmas)
     half = len(kernel) // 2
-    labels = xp.zeros(image.shape, dtype=xp.int32)
+    nothing = xp.zeros(image.shape, dtype=xp.int32)
     if min(image.shape) <= 2 * half:
-        return labels
+        return [nothing]
     smooth = _smooth(image, kernel)
     smooth_variance = _smooth(variance, kernel * kernel)
     inner = (slice(half, image.shape[0] - half), slice(half, image.shape[1] - half))
     value, spread = xp.full(image.shape, xp.nan, dtype=xp.float32), xp.full(image.shape, xp.nan, dtype=xp.float32)
     value[inner], spread[inner] = smooth[inner], smooth_variance[inner]
     scaled = config.threshold * factor
-    footprints = detect(value, spread, labels, psf_sigma=psf_sigma, config=replace(config, threshold=scaled), exclude=0)
-    flat = labels.reshape(-1)
-    flat[footprints.pixels] = footprints.labels
-    if config.reestimate_background and bool((labels[inner] > 0).all()):
+    footprints = detect(
+        value, spread, nothing, psf_sigma=psf_sigma, config=replace(config, threshold=scaled), exclude=0
+    )
+    if config.reestimate_background and bool(footprints.paint(image.shape)[inner].all()):
         raise NothingUndetectedError("the template's footprints cover all of it")
-    return labels
+    overlapping = config.polarity != "both" and not config.combined_grow
+    return _label_images(footprints, image.shape, overlapping=overlapping)
+
+
+def _label_images(footprints: Footprints, shape: tuple[int, int], *, overlapping: bool) -> list[Array]:
+    """Each footprint in the first image where it overlaps no other."""
+    xp = array_module(footprints.pixels)
+    images = [xp.zeros(shape[0] * shape[1], dtype=xp.int32)]
+    if not overlapping:
+        images[0][footprints.pixels] = footprints.labels
+    for number in range(1, footprints.n_footprints + 1) if overlapping else ():
+        pixels = footprints.pixels[footprints.labels == number]
+        free = (image for image in images if not bool(image.take(pixels).any()))
+        image = next(free, None)
+        if image is None:
+            image = xp.zeros_like(images[0])
+            images.append(image)
+        image[pixels] = number
+    return [image.reshape(shape) for image in images]
 
 
 def smoothing_kernel(sigma: float, full_width: float) -> np.ndarray:

@@ -8,7 +8,6 @@ Names of options are LSST's. Only for small images.
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics as plain_statistics
 from itertools import pairwise
@@ -82,7 +81,7 @@ def variance_of_mean(variances, weights, scatter, from_input):
     if not weights:
         return math.nan
     if from_input:
-        return math.fsum(w * w * s for s, w in zip(variances, weights)) / total**2
+        return _sum(w * w * s for s, w in zip(variances, weights)) / total**2
     return scatter * total_of_squares / total**2
 
 
@@ -107,6 +106,12 @@ def clip(values, weights, sigma_clip, clip_iterations):
                 half_width = sigma_clip * math.sqrt(max(scatter, 0.0))
         kept = [i for i, v in enumerate(values) if abs(v - centre) <= half_width]  # NaN keeps nothing
     return kept
+
+
+def _sum(numbers):
+    """Exact sum; NaN for infinities of both signs."""
+    numbers = list(numbers)
+    return math.nan if {math.inf, -math.inf} <= set(numbers) else math.fsum(numbers)
 
 
 def _divide(a, b):
@@ -256,7 +261,12 @@ def stack(image, variance, mask, weights, statistic, **options):
 def online_mean(
     image, variance, mask, weights, *, reject_bits, from_input=True, propagation=None, mask_map=(), no_data_bit=0
 ):
-    """The running-sum mean: image, variance, mask, count. It looks at masks only, never at the image."""
+    """
+    The running-sum mean: image, variance, mask, count.
+
+    LSST looks at masks only, never at the image, and lets a NaN without a flag through; here such a sample
+    is left out of the sums, yet counted.
+    """
     shape = image.shape[1:]
     out = [np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)]
     out_mask, count = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -264,7 +274,7 @@ def online_mean(
     thresholds.update({b: t for b, t in (propagation or {}).items() if b & reject_bits})
     for y, x in np.ndindex(*shape):
         sum_w = sum_wv = sum_error = sum_ww = sum_wvv = 0.0
-        lost = 0
+        lost = n_summed = 0
         rejected = dict.fromkeys(thresholds, 0.0)
         bits = 0
         for v, s, m, w in zip(image[:, y, x], variance[:, y, x], mask[:, y, x], weights):
@@ -275,6 +285,9 @@ def online_mean(
                     rejected[bit] += w if m & bit else 0.0
                 continue
             count[y, x] += 1
+            if not math.isfinite(v):
+                continue
+            n_summed += 1
             bits |= m
             sum_w += w
             sum_wv += w * v
@@ -292,7 +305,7 @@ def online_mean(
             out[0][y, x] = mean
             if from_input:
                 out[1][y, x] = sum_error / sum_w**2
-            elif count[y, x] > 1:
+            elif n_summed > 1:
                 scatter = (sum_wvv / sum_w - mean**2) * sum_w**2 / (sum_w**2 - sum_ww)
                 out[1][y, x] = scatter * sum_ww / sum_w**2
         else:
@@ -358,14 +371,22 @@ def footprints(labels):
         yield labels == number
 
 
+def union(planes, shape):
+    """OR of boolean planes."""
+    out = np.zeros(shape, bool)
+    for plane in planes:
+        out |= plane
+    return out
+
+
+def mostly_good(footprint, mask, bad_bits, ratio=0.05):
+    """Whether a large enough part of a footprint is free of bad pixels."""
+    return np.count_nonzero(mask[footprint] & bad_bits == 0) / np.count_nonzero(footprint) > ratio
+
+
 def prefilter(labels, mask, *, bad_bits, ratio=0.05):
     """Pixels of the footprints of one epoch that do not lie mostly on bad pixels."""
-    kept = np.zeros(labels.shape, bool)
-    for footprint in footprints(labels):
-        n_good = np.count_nonzero(mask[footprint] & bad_bits == 0)
-        if n_good / np.count_nonzero(footprint) > ratio:
-            kept |= footprint
-    return kept
+    return union((f for f in footprints(labels) if mostly_good(f, mask, bad_bits, ratio)), labels.shape)
 
 
 def epoch_limit(mean_n_image, max_epochs=2, fraction_low=0.4, fraction_high=0.03):
@@ -373,36 +394,42 @@ def epoch_limit(mean_n_image, max_epochs=2, fraction_low=0.4, fraction_high=0.03
     return int(min(fraction_low * mean_n_image, max_epochs + fraction_high * mean_n_image))
 
 
-def filter_artifacts(
-    labels,
+def is_artifact(
+    footprint,
     epoch_count,
     n_image,
-    protected=None,
+    protected=(),
     *,
     max_epochs=2,
     fraction_low=0.4,
     fraction_high=0.03,
     spatial_threshold=0.5,
 ):
+    """Whether a footprint is rare, and not wholly inside a single one of the `protected` boolean planes."""
+    area = np.count_nonzero(footprint)
+    mean = int(n_image[footprint].astype(np.int64).sum()) / area
+    limit = epoch_limit(mean, max_epochs, fraction_low, fraction_high)
+    counts = epoch_count[footprint]
+    if not np.count_nonzero((counts > 0) & (counts <= limit)) / area > spatial_threshold:
+        return False
+    return not any(source[footprint].all() for source in protected)
+
+
+def filter_artifacts(labels, epoch_count, n_image, protected=None, **rule):
     """Pixels of the footprints of one epoch that are artifacts; `protected` labels the template's bright sources."""
-    artifact = np.zeros(labels.shape, bool)
-    for footprint in footprints(labels):
-        area = np.count_nonzero(footprint)
-        mean = int(n_image[footprint].astype(np.int64).sum()) / area
-        limit = epoch_limit(mean, max_epochs, fraction_low, fraction_high)
-        counts = epoch_count[footprint]
-        if not np.count_nonzero((counts > 0) & (counts <= limit)) / area > spatial_threshold:
-            continue
-        if protected is not None:
-            inside = set(protected[footprint].tolist())
-            if len(inside) == 1 and inside != {0}:
-                continue
-        artifact |= footprint
-    return artifact
+    sources = [] if protected is None else list(footprints(protected))
+    artifacts = (f for f in footprints(labels) if is_artifact(f, epoch_count, n_image, sources, **rule))
+    return union(artifacts, labels.shape)
 
 
 # ---------------------------------------------------------------------------------------
 # Detection
+
+
+def clipped_deviation(image):
+    """Standard deviation of the finite pixels after clipping at 3 sigma three times."""
+    kept = clipped_samples(image[np.isfinite(image)])
+    return float(kept.std(ddof=1)) if kept.size > 1 else math.nan
 
 
 def detect(
@@ -417,38 +444,49 @@ def detect(
     n_sigma_to_grow=2.4,
     psf_sigma=0.0,
     isotropic=True,
+    combined=True,
     original=False,
-    level=1.0,
     searched=None,
+    excluded=None,
 ):
     """
-    Labels of the footprints in one image.
+    Footprints of one image: a list of boolean planes, and the pixels marked as positive and as negative.
 
-    `level` stands for the clipped standard deviation where `threshold_type` asks for one;
-    `searched` restricts the search (not the growing) to some pixels.
+    Footprints may overlap where one polarity is grown but not combined. `searched` restricts the
+    search (not the growing) to some pixels; the image is zero where it is `excluded`.
     """
-    image, variance = np.asarray(image, np.float64), np.asarray(variance, np.float64)
+    image, variance = np.array(image, np.float64), np.asarray(variance, np.float64)
+    if excluded is not None:
+        image[excluded] = 0.0
     searched = np.ones(image.shape, bool) if searched is None else searched
     radius = int(n_sigma_to_grow * psf_sigma + 0.5)
-    with np.errstate(invalid="ignore"):
-        noise = {"pixel_stdev": lambda: np.sqrt(variance), "value": lambda: 1.0}.get(threshold_type, lambda: level)()
-    together = np.zeros(image.shape, bool)
-    labels = np.zeros(image.shape, np.int32)
-    for sign, wanted in ((1, ("positive", "both")), (-1, ("negative", "both"))):
-        if polarity not in wanted:
+    stencil_shape = "disc" if isotropic else "diamond"
+    if threshold_type == "pixel_stdev":
+        with np.errstate(invalid="ignore"):
+            noise = np.where(variance < np.inf, np.sqrt(variance), np.nan)
+    elif threshold_type == "value":
+        noise = 1.0
+    else:  # "variance" too is a multiple of the deviation
+        noise = clipped_deviation(image[searched])
+    found, marked = [], {}
+    for sign, name in ((1, "positive"), (-1, "negative")):
+        marked[name] = np.zeros(image.shape, bool)
+        if polarity not in (name, "both"):
             continue
         with np.errstate(invalid="ignore"):
             above = searched & (sign * image >= threshold * noise)
-            seed = searched & (sign * image >= include_multiplier * threshold * noise)
-        found = np.zeros(image.shape, bool)
-        for footprint in footprints(flood_fill(above)[0]):
-            if np.count_nonzero(footprint) >= min_pixels and seed[footprint].any():
-                found |= footprint
-        if radius > 0 and not original:
-            found = dilate(found, radius, "disc" if isotropic else "diamond")
-        together |= found
-        labels = flood_fill(together)[0]
-    return labels
+            peak = searched & (sign * image >= include_multiplier * threshold * noise)
+        kept = [f for f in footprints(flood_fill(above)[0]) if np.count_nonzero(f) >= min_pixels and peak[f].any()]
+        grown = [dilate(f, radius, stencil_shape) for f in kept]
+        marked[name] = union(grown, image.shape)
+        if not original and combined:
+            kept = list(footprints(flood_fill(marked[name])[0]))
+        elif not original:
+            kept = grown
+        found += kept
+    if polarity == "both":
+        found = list(footprints(flood_fill(union(found, image.shape))[0]))
+    return found, marked
 
 
 def gaussian_kernel(sigma, n_sigma=7.0):
@@ -482,18 +520,19 @@ def template_footprints(
     factor_step=1.25,
     max_attempts=10,
     kernel_sigmas=7.0,
+    background_wanted=True,
     **options,
 ):
-    """Labels of the bright sources of the template, found on the smoothed template."""
+    """Footprints (boolean planes) of the bright sources of the template, found on the smoothed template."""
     taps, half = gaussian_kernel(psf_sigma, kernel_sigmas)
     smooth, inside = convolve(image, taps, half)
     smooth_variance, _ = convolve(variance, [t * t for t in taps], half)
     smooth, smooth_variance = smooth.astype(np.float32), smooth_variance.astype(np.float32)
     factor = 1.0
     if not inside.any():
-        return np.zeros(inside.shape, np.int32)
+        return []
     for attempt in range(max_attempts):
-        labels = detect(
+        found, _ = detect(
             smooth,
             smooth_variance,
             threshold=threshold * factor,
@@ -502,8 +541,9 @@ def template_footprints(
             searched=inside,
             **options,
         )
-        if not ((labels > 0) | ~inside).all():  # else nothing is left to estimate a background from
-            return labels
+        covered = union(found, inside.shape) | ~inside
+        if not (background_wanted and covered.all()):  # else nothing is left to estimate a background from
+            return found
         if attempt > int(0.4 * max_attempts):
             factor *= factor_step
     raise TooManyMaskedPixels("the template is detected everywhere")
@@ -525,8 +565,8 @@ def kriging_weights(neighbours, x):
     return np.linalg.solve(system, right)[:n]
 
 
-def kriging_interpolate(row, bad, fallback=0.0):
-    """One row with its bad pixels replaced."""
+def kriging_interpolate(row, bad, fallback=0.0, fallback_at_edge=True):
+    """One row with its bad pixels replaced; `fallback_at_edge`: long border runs take the fallback value."""
     row, bad = np.array(row, np.float32), np.array(bad, dtype=bool)
     width = len(row)
     if bad.all():
@@ -535,7 +575,9 @@ def kriging_interpolate(row, bad, fallback=0.0):
     usable = ~bad
     for first, last in _runs(bad):
         values, known = row.copy(), usable.copy()
-        if first == 0 and last > 5:
+        if not fallback_at_edge:
+            pass
+        elif first == 0 and last > 5:
             values[: last - 5], known[: last - 5] = fallback, True
             out[: last - 5] = fallback
             first = last - 5
@@ -572,15 +614,35 @@ def border_runs_of_seven(bad):
     return found
 
 
-def post_process(image, variance, mask, planes, *, interpolate=True):
-    """Image, variance, mask with NO_DATA pixels interpolated and variances made positive."""
+def fallback_value(image, kind="MEDIAN", user_value=0.0, negative_allowed=False):
+    """Level for pixels far from any good one, from all finite pixels of `image` (NaN if there are none)."""
+    finite = image[np.isfinite(image)].astype(np.float64)
+    values = {
+        "USER": lambda: user_value,
+        "MEDIAN": lambda: quantile(finite.tolist(), 0.5),
+        "MEAN": lambda: math.fsum(finite.tolist()) / finite.size,
+        "MEANCLIP": lambda: clipped_mean(finite),
+    }
+    value = values[kind]() if finite.size or kind == "USER" else math.nan
+    return 0.0 if value < 0 and not negative_allowed else value
+
+
+def post_process(image, variance, mask, planes, *, interpolate=True, options=None):
+    """Image, variance, mask with NO_DATA pixels interpolated (LSST's `interpImage` `options`), variances positive."""
     if not interpolate:
         return image.copy(), variance.copy(), mask.copy()
+    options = {**_INTERPOLATION, **(options or {})}
     bad = mask & _bits(planes, ["NO_DATA"]) != 0
-    finite = image[np.isfinite(image)]
-    fallback = max(float(np.median(finite)), 0.0) if finite.size else 0.0
-    new_image = np.array([kriging_interpolate(r, b, fallback) for r, b in zip(image, bad)])
-    new_variance = np.array([kriging_interpolate(r, b, fallback) for r, b in zip(variance, bad)])
+    level = fallback_value(
+        image, options["fallbackValueType"], options["fallbackUserValue"], options["negativeFallbackAllowed"]
+    )
+
+    def fill(plane):
+        rows = (plane.T, bad.T) if options["transpose"] else (plane, bad)
+        filled = [kriging_interpolate(r, b, level, options["useFallbackValueAtEdge"]) for r, b in zip(*rows)]
+        return np.array(filled).T if options["transpose"] else np.array(filled)
+
+    new_image, new_variance = fill(image), fill(variance)
     new_variance[~(new_variance > 0)] = np.inf
     new_mask = mask.copy()
     new_mask[bad] |= _bits(planes, ["INTRP"])
@@ -591,14 +653,14 @@ def post_process(image, variance, mask, planes, *, interpolate=True):
 # Background and variance scale
 
 
-def clipped_mean(values, sigma_clip=3.0, clip_iterations=3):
-    """Unweighted clipped mean of the finite ones of a flat array; NaN if there are none."""
+def clipped_samples(values, sigma_clip=3.0, clip_iterations=3):
+    """The finite ones of a flat array that unweighted clipping keeps."""
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
     kept = values
     for iteration in range(clip_iterations):
         if not kept.size:
-            return math.nan
+            break
         if iteration == 0 or values.size == 1:
             quartiles = np.percentile(values, [25, 50, 75])
             centre, half_width = quartiles[1], sigma_clip * IQR_TO_SIGMA * (quartiles[2] - quartiles[0])
@@ -606,6 +668,12 @@ def clipped_mean(values, sigma_clip=3.0, clip_iterations=3):
             centre = kept[0] + np.mean(kept - kept[0])
             half_width = sigma_clip * kept.std(ddof=1) if kept.size > 1 else math.nan
         kept = values[np.abs(values - centre) <= half_width]
+    return kept
+
+
+def clipped_mean(values, sigma_clip=3.0, clip_iterations=3):
+    """Unweighted clipped mean of the finite ones of a flat array; NaN if there are none."""
+    kept = clipped_samples(values, sigma_clip, clip_iterations)
     return float(kept[0] + np.mean(kept - kept[0])) if kept.size else math.nan
 
 
@@ -683,6 +751,14 @@ def background_and_scale(image, variance, mask, ignored_bits, *, bad_bits=None, 
 # ---------------------------------------------------------------------------------------
 # The whole of CompareWarp
 
+_INTERPOLATION = {
+    "useFallbackValueAtEdge": True,
+    "fallbackValueType": "MEDIAN",
+    "fallbackUserValue": 0.0,
+    "negativeFallbackAllowed": False,
+    "transpose": False,
+}
+_SCALE_PLANES = ["DETECTED", "DETECTED_NEGATIVE", "BAD", "SAT", "NO_DATA", "INTRP"]
 _BASE = {
     "badMaskPlanes": ["NO_DATA", "BAD", "SAT", "EDGE"],
     "statistic": "MEANCLIP",
@@ -691,6 +767,8 @@ _BASE = {
     "clipIter": 2,
     "calcErrorFromInputVariance": True,
     "doInterp": True,
+    "interpImage": _INTERPOLATION,
+    "warpType": "direct",
     "maskPropagationThresholds": {"SAT": 0.1},
     "removeMaskPlanes": ["NOT_DEBLENDED"],
     "subregionSize": [2000, 2000],
@@ -698,6 +776,8 @@ _BASE = {
 _DETECT = {
     "minPixels": 1,
     "isotropicGrow": True,
+    "combinedGrow": True,
+    "excludeMaskPlanes": [],
     "nSigmaToGrow": 2.4,
     "returnOriginalFootprints": False,
     "thresholdValue": 5.0,
@@ -710,9 +790,15 @@ _COMPARE = {
     "statistic": "MEAN",
     "badMaskPlanes": ["NO_DATA", "BAD", "SAT"],
     "removeMaskPlanes": ["NOT_DEBLENDED", "EDGE"],
-    "assembleStaticSkyModel": {**_BASE, "badMaskPlanes": ["NO_DATA"], "sigmaClip": 2.5, "clipIter": 3},
+    "assembleStaticSkyModel": {
+        **_BASE,
+        "warpType": "psfMatched",
+        "badMaskPlanes": ["NO_DATA"],
+        "sigmaClip": 2.5,
+        "clipIter": 3,
+    },
     "detect": {**_DETECT, "thresholdPolarity": "both", "thresholdValue": 7.5, "minPixels": 4, "nSigmaToGrow": 0.4},
-    "detectTemplate": {**_DETECT, "thresholdValue": 300.0},
+    "detectTemplate": {**_DETECT, "thresholdValue": 300.0, "reEstimateBackground": True, "nSigmaForKernel": 7.0},
     "detectTemplateIterMultiplier": 1.25,
     "maxDetectTemplateIter": 10,
     "maxNumEpochs": 2,
@@ -720,18 +806,27 @@ _COMPARE = {
     "maxFractionEpochsHigh": 0.03,
     "spatialThreshold": 0.5,
     "doScaleWarpVariance": True,
+    "scaleWarpVariance": {
+        "background": {"binSize": 32, "ignoredPixelMask": _SCALE_PLANES},
+        "maskPlanes": _SCALE_PLANES,
+        "limit": 10.0,
+    },
     "doPreserveContainedBySource": True,
     "doPrefilterArtifacts": True,
     "prefilterArtifactsMaskPlanes": ["NO_DATA", "BAD", "SUSPECT"],
     "prefilterArtifactsRatio": 0.05,
     "doFilterMorphological": False,
 }
-_SCALE_PLANES = ["DETECTED", "DETECTED_NEGATIVE", "BAD", "SAT", "NO_DATA", "INTRP"]
+
+
+def _copy(node):
+    """Copy of nested dicts in which no two branches are the same object."""
+    return {name: _copy(value) for name, value in node.items()} if isinstance(node, dict) else node
 
 
 def configuration(overrides, *, base_task=False):
     """LSST's defaults with dotted overrides applied, as nested dicts."""
-    config = copy.deepcopy(_BASE if base_task else _COMPARE)
+    config = _copy(_BASE if base_task else _COMPARE)
     for name, value in overrides.items():
         *path, last = name.split(".")
         node = config
@@ -828,22 +923,32 @@ def _detect_options(config):
         "include_multiplier": config["includeThresholdMultiplier"],
         "n_sigma_to_grow": config["nSigmaToGrow"],
         "isotropic": config["isotropicGrow"],
+        "combined": config["combinedGrow"],
         "original": config["returnOriginalFootprints"],
     }
+
+
+def _warps(inputs, warp_type):
+    """Image, variance, mask of the direct or the PSF-matched warps, and which epochs these are."""
+    names, n_epochs = ("image", "variance", "mask"), len(inputs["in_image"])
+    if warp_type == "direct":
+        return *(inputs[f"in_{k}"] for k in names), np.arange(n_epochs)
+    epochs = np.flatnonzero(inputs["in_has_matched"])
+    return *(inputs[f"in_m_{k}"][epochs] for k in names), epochs
 
 
 def base_task(inputs, planes, overrides):
     """The base task on the direct warps of one reference file: outputs named as there."""
     config = configuration(overrides, base_task=True)
-    image, variance, mask = (inputs[f"in_{k}"] for k in ("image", "variance", "mask"))
+    names = ("image", "variance", "mask")
+    image, variance, mask, epochs = _warps(inputs, config["warpType"])
     kept, weights = prepare(image, variance, mask, planes, config)
     if not kept:
         raise NoWorkFound
     raw = assemble(image[kept], variance[kept], mask[kept], weights, planes, config)
-    final = post_process(*raw[:3], planes, interpolate=config["doInterp"])
-    names = ("image", "variance", "mask")
+    final = post_process(*raw[:3], planes, interpolate=config["doInterp"], options=config["interpImage"])
     return {
-        "used_epochs": np.array(kept),
+        "used_epochs": epochs[kept],
         "weights": np.array(weights),
         **{f"coadd_raw_{k}": v for k, v in zip(names, raw)},
         **{f"coadd_{k}": v for k, v in zip(names, final)},
@@ -868,15 +973,15 @@ def compare_warp(inputs, planes, overrides):
     -------
     dict
         Named as the `out_*` of the reference files, plus `coadd_image/variance/mask` after
-        post-processing, `diff_image/variance` (per used epoch) and `candidate_labels`.
+        post-processing, `diff_image/variance` (per used epoch).
     """
     config = configuration(overrides)
     sky, names = config["assembleStaticSkyModel"], ("image", "variance", "mask")
-    image, variance, mask = (inputs[f"in_{k}"] for k in names)
-    used, weights = prepare(image, variance, mask, planes, config)
-    if not used:
+    image, variance, mask, epochs = _warps(inputs, config["warpType"])
+    chosen, weights = prepare(image, variance, mask, planes, config)
+    if not chosen:
         raise NoWorkFound
-    image, variance, mask = image[used], variance[used], mask[used]
+    image, variance, mask, used = image[chosen], variance[chosen], mask[chosen], epochs[chosen]
     twins = np.flatnonzero(inputs["in_has_matched"])
     twin_image, twin_variance, twin_mask = (inputs[f"in_m_{k}"] for k in names)
     chosen, template_weights = prepare(twin_image[twins], twin_variance[twins], twin_mask[twins], planes, sky)
@@ -891,11 +996,11 @@ def compare_warp(inputs, planes, overrides):
         planes,
         sky,
     )[:3]
-    template = post_process(*template, planes, interpolate=sky["doInterp"])
+    template = post_process(*template, planes, interpolate=sky["doInterp"], options=sky["interpImage"])
     template_sigma = float(np.max(inputs["in_m_sigma"][template_epochs]))
 
     shape = image.shape[1:]
-    protected = None
+    protected = []
     if config["doPreserveContainedBySource"]:
         protected = template_footprints(
             template[0],
@@ -903,14 +1008,16 @@ def compare_warp(inputs, planes, overrides):
             template_sigma,
             factor_step=config["detectTemplateIterMultiplier"],
             max_attempts=config["maxDetectTemplateIter"],
+            kernel_sigmas=config["detectTemplate"]["nSigmaForKernel"],
+            background_wanted=config["detectTemplate"]["reEstimateBackground"],
             **_detect_options(config["detectTemplate"]),
         )
 
     reject = _bits(planes, config["badMaskPlanes"])
-    ignored = _bits(planes, _SCALE_PLANES)
+    scaling = config["scaleWarpVariance"]
     epoch_count, n_image_diff = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     found = {k: np.zeros((len(used), *shape), bool) for k in ("candidates", "kept", "clipped", "no_data", "edge")}
-    labels = np.zeros((len(used), *shape), np.int32)
+    candidates = [[] for _ in used]
     differences = np.full((2, len(used), *shape), np.nan, np.float32)
     scale = np.full(len(used), np.nan)
     for i, epoch in enumerate(used):
@@ -920,7 +1027,15 @@ def compare_warp(inputs, planes, overrides):
         w_image, w_variance, w_mask = twin_image[epoch], twin_variance[epoch], twin_mask[epoch]
         if config["doScaleWarpVariance"]:
             try:
-                fit, scale[i] = background_and_scale(w_image, w_variance, w_mask, ignored)
+                fit, scale[i] = background_and_scale(
+                    w_image,
+                    w_variance,
+                    w_mask,
+                    _bits(planes, scaling["background"]["ignoredPixelMask"]),
+                    bad_bits=_bits(planes, scaling["maskPlanes"]),
+                    cell=scaling["background"]["binSize"],
+                    limit=scaling["limit"],
+                )
                 w_image = (w_image - fit) + fit
                 w_variance = (w_variance * np.float32(scale[i])).astype(np.float32)
             except (ValueError, TooManyMaskedPixels):
@@ -929,33 +1044,38 @@ def compare_warp(inputs, planes, overrides):
             difference, noise = w_image - template[0], w_variance + template[1]
         differences[:, i] = difference, noise
         n_image_diff += np.isfinite(difference) & (w_mask & reject == 0)
-        labels[i] = detect(
-            difference, noise, psf_sigma=float(inputs["in_m_sigma"][epoch]), **_detect_options(config["detect"])
+        w_mask = w_mask & ~_bits(planes, ["DETECTED", "DETECTED_NEGATIVE"])
+        candidates[i], marked = detect(
+            difference,
+            noise,
+            psf_sigma=float(inputs["in_m_sigma"][epoch]),
+            excluded=w_mask & _bits(planes, config["detect"]["excludeMaskPlanes"]) != 0,
+            **_detect_options(config["detect"]),
         )
-        found["candidates"][i] = labels[i] > 0
-        found["kept"][i] = labels[i] > 0
+        found["candidates"][i] = union(candidates[i], shape)
+        w_mask[marked["positive"]] |= _bits(planes, ["DETECTED"])
+        w_mask[marked["negative"]] |= _bits(planes, ["DETECTED_NEGATIVE"])
         if config["doPrefilterArtifacts"]:
             bad = _bits(planes, config["prefilterArtifactsMaskPlanes"])
-            found["kept"][i] = prefilter(labels[i], w_mask, bad_bits=bad, ratio=config["prefilterArtifactsRatio"])
+            candidates[i] = [f for f in candidates[i] if mostly_good(f, w_mask, bad, config["prefilterArtifactsRatio"])]
+        found["kept"][i] = union(candidates[i], shape)
         epoch_count += found["kept"][i]
         found["no_data"][i] = np.isnan(difference)
         found["edge"][i] = w_mask & _bits(planes, ["EDGE"]) != 0
+    rule = {
+        "max_epochs": config["maxNumEpochs"],
+        "fraction_low": config["maxFractionEpochsLow"],
+        "fraction_high": config["maxFractionEpochsHigh"],
+        "spatial_threshold": config["spatialThreshold"],
+    }
     for i in range(len(used)):
-        found["clipped"][i] = filter_artifacts(
-            np.where(found["kept"][i], labels[i], 0),
-            epoch_count,
-            n_image_diff,
-            protected,
-            max_epochs=config["maxNumEpochs"],
-            fraction_low=config["maxFractionEpochsLow"],
-            fraction_high=config["maxFractionEpochsHigh"],
-            spatial_threshold=config["spatialThreshold"],
-        )
+        clipped = (f for f in candidates[i] if is_artifact(f, epoch_count, n_image_diff, protected, **rule))
+        found["clipped"][i] = union(clipped, shape)
 
     artifacts = [{k: found[k][i] for k in ("clipped", "no_data", "edge")} for i in range(len(used))]
     raw = assemble(image, variance, mask, weights, planes, config, artifacts)
     raw[2][found["edge"].any(axis=0)] |= _bits(planes, ["SENSOR_EDGE", "INEXACT_PSF"])
-    final = post_process(*raw[:3], planes, interpolate=config["doInterp"])
+    final = post_process(*raw[:3], planes, interpolate=config["doInterp"], options=config["interpImage"])
     return {
         "used_epochs": np.array(used),
         "weights": np.array(weights),
@@ -963,12 +1083,11 @@ def compare_warp(inputs, planes, overrides):
         "template_weights": np.array(template_weights),
         **{f"template_{k}": v for k, v in zip(names, template)},
         "template_psf_sigma": template_sigma,
-        "template_footprints": np.zeros(shape, np.int32) if protected is None else protected,
+        "template_footprints": sum((n * f for n, f in enumerate(protected, 1)), np.zeros(shape, np.int32)),
         "variance_scale": scale,
         "diff_image": differences[0],
         "diff_variance": differences[1],
         "candidates": found["candidates"],
-        "candidate_labels": labels,
         "candidates_prefiltered": found["kept"],
         "epoch_count": epoch_count,
         "n_image_diff": n_image_diff,

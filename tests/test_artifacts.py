@@ -211,3 +211,51 @@ def test_lower_threshold_finds_fainter_trails():
     few = gpucoadd.find_artifacts(from_image(image), sky((40, 48)), config=config).clipped.sum()
     many = gpucoadd.find_artifacts(from_image(image), sky((40, 48)), config=lower).clipped.sum()
     assert many > 2 * few
+
+
+def two_sources(value=4000.0):
+    """Two stars whose grown footprints overlap in the middle, and an artifact at the right of the left one."""
+    yy, xx = np.mgrid[:41, :61]
+    sky = sum(value * np.exp(-((yy - 20) ** 2 + (xx - c) ** 2) / 2) for c in (24, 36)).astype(np.float32)
+    image = np.repeat(sky[None], 5, 0)
+    image[0, 20, 26:30] += 100
+    return image
+
+
+@pytest.mark.parametrize("combined", [True, False])
+def test_overlapping_template_footprints_each_spare_what_is_inside_them(combined):
+    """The artifact lies in the left footprint alone, though partly in the overlap with the right one."""
+    overrides = {"detectTemplate.nSigmaToGrow": 5.0, "detectTemplate.combinedGrow": combined, "detect.minPixels": 1}
+    config = CoaddConfig.from_lsst({**overrides, "doScaleWarpVariance": False})
+    result = gpucoadd.coadd(from_image(two_sources()), config=config)
+    assert result.epoch_count.any() and not result.clipped.any()
+    assert (result.template_footprints.max() == 1) == combined
+
+
+def test_excluded_pixels_are_searched_as_zeros():
+    """So they do not widen the scatter that the threshold is a multiple of."""
+    image = np.random.default_rng(1).normal(size=(5, 5, 40)).astype(np.float32) * np.float32(0.1)
+    image[0, :, :12] = 100
+    image[0, 0, 35] = 9
+    mask = np.zeros(image.shape, np.int32)
+    mask[0, :, :12] = SCHEMA.bitmask("CR")
+    overrides = {"detect.excludeMaskPlanes": ["CR"], "detect.thresholdType": "stdev", "detect.minPixels": 1}
+    config = CoaddConfig.from_lsst(
+        {**overrides, "doScaleWarpVariance": False, "doPreserveContainedBySource": False, "detect.nSigmaToGrow": 0.0}
+    )
+    found = gpucoadd.find_artifacts(from_image(image, mask=mask), sky((5, 40)), config=config)
+    assert found.epoch_count[0, 35] and not found.epoch_count[:, :12].any()
+
+
+def test_detected_bits_of_a_warp_exclude_nothing():
+    image = image_of(5, (20, 20))
+    image[0, 5:8, 5:8] += 50
+    mask = np.full(image.shape, SCHEMA.bitmask("DETECTED"), np.int32)
+    config = CoaddConfig.from_lsst(
+        {
+            "detect.excludeMaskPlanes": ["DETECTED"],
+            "doScaleWarpVariance": False,
+            "doPreserveContainedBySource": False,
+        }
+    )
+    assert gpucoadd.find_artifacts(from_image(image, mask=mask), sky((20, 20)), config=config).clipped[0, 6, 6]

@@ -306,3 +306,15 @@ def test_an_error_in_one_thread_is_the_callers():
     for threads in (1, 2):
         with pytest.raises(ValueError, match=r"epoch-2\.fits is damaged"):
             gpucoadd.assemble(warps, threads=threads)
+
+
+def test_online_mean_counts_what_it_sums():
+    warps = flat_stack(3, shape=(5, 5))
+    mask = warps.mask.copy()
+    mask[0, 2, 2] = SCHEMA.bitmask("EDGE")
+    stack = WarpStack(warps.image, warps.variance, mask, schema=SCHEMA, psf_sigma=[1.0] * 3)
+    names = {"statistic": "MEAN", "doOnlineForMean": True, "removeMaskPlanes": ["EDGE"]}
+    result = gpucoadd.assemble(stack, config=AssemblyConfig.from_lsst(names))
+    assert result.n_image[2, 2] == 3 and result.variance[2, 2] == result.variance[1, 1]
+    names["doOnlineForMean"] = False  # the stack path counts before planes are removed, as LSST does
+    assert gpucoadd.assemble(stack, config=AssemblyConfig.from_lsst(names)).n_image[2, 2] == 2

@@ -164,6 +164,7 @@ def test_bookkeeping_is_accepted_and_changes_nothing(overrides):
         ({"spatialThreshold": 1.1}, "spatialThreshold\\) must be from 0 to 1"),
         ({"spatialThreshold": float("nan")}, "spatialThreshold"),
         ({"prefilterArtifactsRatio": float("nan")}, "prefilterArtifactsRatio"),
+        ({"prefilterArtifactsMaskPlanes": ["BAD", "DETECTED"]}, "cannot hold DETECTED"),
         ({"scaleWarpVariance.limit": 0}, "scaleWarpVariance.limit\\) must be positive"),
         ({"scaleWarpVariance.background.binSize": 0}, "binSize"),
         ({"detectTemplateIterMultiplier": 0}, "detectTemplateIterMultiplier\\) must be positive"),

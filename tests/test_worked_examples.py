@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scenes import PLANES, random_sky
 
 import gpucoadd
 
@@ -133,7 +134,6 @@ def test_epoch_limit(epochs, limit, above):
 # ---------------------------------------------------------------------------------------
 # Random small skies against the definition
 
-PLANES = dict(gpucoadd.MaskSchema.lsst().with_planes("REJECTED", "CLIPPED", "SENSOR_EDGE", "INEXACT_PSF").planes)
 VARIANTS = [
     {},
     {"detect.thresholdPolarity": "positive", "detect.minPixels": 2, "detect.nSigmaToGrow": 1.2},
@@ -151,56 +151,6 @@ VARIANTS = [
     {"doInterp": False, "assembleStaticSkyModel.doInterp": False, "doScaleWarpVariance": False},
     {"doPrefilterArtifacts": False, "doPreserveContainedBySource": False, "subregionSize": [7, 5]},
 ]
-
-
-def random_sky(seed):
-    """Inputs named as in the reference files: noise, stars, flashes, holes, dips, flagged blocks, missing data."""
-    rng = np.random.default_rng(seed)
-    n, height, width = int(rng.integers(1, 10)), int(rng.integers(30, 70)), int(rng.integers(30, 70))
-    shape = (n, height, width)
-    y, x = np.mgrid[:height, :width]
-    sky = sum(
-        rng.uniform(20, 400) * np.exp(-0.5 * ((y - rng.uniform(0, height)) ** 2 + (x - rng.uniform(0, width)) ** 2) / 4)
-        for _ in range(4)
-    )
-    variance = rng.uniform(0.5, 2.0, (n, 1, 1)) * rng.uniform(0.9, 1.1, shape)
-    image = sky + rng.normal(size=shape) * np.sqrt(variance)
-    mask = np.zeros(shape, np.int32)
-
-    def block(epoch, size):
-        top, left = int(rng.integers(-2, height)), int(rng.integers(-2, width))
-        tall, wide = (int(s) for s in rng.integers(1, size, 2))
-        return epoch, slice(max(top, 0), max(top + tall, 0)), slice(max(left, 0), max(left + wide, 0))
-
-    for _ in range(4 * n):
-        image[block(rng.integers(n), 7)] += rng.choice([-40, 25, 60, 90])
-        mask[block(rng.integers(n), 6)] |= 1 << PLANES[rng.choice(["BAD", "SAT", "CR", "SUSPECT", "EDGE", "DETECTED"])]
-    same = block(slice(None), 6)[1:]
-    image[(slice(0, max(n // 2, 1)), *same)] += 50
-    matched = image + rng.normal(size=shape) * 0.1
-    matched_variance, matched_mask = variance * rng.uniform(0.4, 1.5, (n, 1, 1)), mask.copy()
-    for _ in range(n):
-        hole = block(rng.integers(n), 20)
-        image[hole] = variance[hole] = np.nan
-        mask[hole] = 1 << PLANES["NO_DATA"]
-        epoch, rows, columns = hole
-        wider = epoch, slice(max(rows.start - 2, 0), rows.stop + 2), slice(max(columns.start - 2, 0), columns.stop + 2)
-        matched[wider] = matched_variance[wider] = np.nan
-        matched_mask[wider] = 1 << PLANES["NO_DATA"]
-    has_matched = rng.random(n) < 0.85
-    has_matched[rng.integers(n)] = True
-    return {
-        "in_image": image.astype(np.float32),
-        "in_variance": variance.astype(np.float32),
-        "in_mask": mask,
-        "in_m_image": matched.astype(np.float32),
-        "in_m_variance": matched_variance.astype(np.float32),
-        "in_m_mask": matched_mask,
-        "in_sigma": rng.uniform(0.8, 2.5, n),
-        "in_m_sigma": rng.uniform(1.0, 2.5, n),
-        "in_has_matched": has_matched,
-        "in_xy0": np.array([-7, 30]),
-    }
 
 
 @pytest.mark.parametrize("variant", range(len(VARIANTS)))
