@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -160,3 +161,32 @@ def resolve_device(device: str) -> tuple[str, int]:
             f"device={device!r} but only {cupy.cuda.runtime.getDeviceCount()} CUDA device(s) are visible"
         )
     return "cuda", index
+
+
+_PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
+
+
+def describe() -> list[tuple[str, str]]:
+    """Name and value of what there is to know about CuPy and the device that "auto" takes."""
+    installed = []
+    for package in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            installed.append(f"{metadata.version(package)} ({package})")
+    facts = [("cupy", ", ".join(installed) or "not installed")]
+    if not has_device():
+        return [*facts, ("device", f"cpu; {'no CUDA device is visible' if installed else 'CuPy is not installed'}")]
+    runtime = importlib.import_module("cupy").cuda.runtime
+    properties = runtime.getDeviceProperties(0)
+    free, total = runtime.memGetInfo()
+    return [
+        *facts,
+        ("device", f"cuda:0, {properties['name'].decode()}, compute {properties['major']}.{properties['minor']}"),
+        ("device memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"),
+        ("driver", f"CUDA {_cuda_version(runtime.driverGetVersion())}"),
+        ("runtime", f"CUDA {_cuda_version(runtime.runtimeGetVersion())}"),
+    ]
+
+
+def _cuda_version(number: int) -> str:
+    """12040 is 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +25,6 @@ from .outputs import Staging, check_outputs, file_name
 from .terminal import is_users, message_of, one_line_messages, progress_bars, say, tell
 
 _DONE, _OURS, _YOURS, _INTERRUPTED = 0, 1, 2, 130
-_CUPY_PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -208,36 +207,12 @@ def run_info(args: argparse.Namespace) -> None:
     tell("python", f"{platform.python_version()} on {platform.platform()}")
     for package in ("numpy", "scipy", "astropy"):
         tell(package, _version(package))
-    cupy = [f"{_version(name)} ({name})" for name in _CUPY_PACKAGES if _version(name) != "not installed"]
-    tell("cupy", ", ".join(cupy) or "not installed")
-    if not backend.has_device():
-        tell("device", "cpu; no CUDA device is visible" if cupy else "cpu; CuPy is not installed")
-    else:
-        for name, value in _describe_device():
-            tell(name, value)
+    for name, value in backend.describe():
+        tell(name, value)
     tell("processors", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
     with contextlib.suppress(AttributeError, OSError, ValueError):
         tell("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB")
     tell("twin", _twin_name("cuda" if backend.has_device() else "cpu"))
-
-
-def _describe_device() -> Iterator[tuple[str, str]]:
-    """Name, memory and driver of the CUDA device that "auto" takes."""
-    import numpy as np
-
-    from . import backend
-
-    cuda = backend.array_module(backend.to_device(np.zeros(1, np.float32))).cuda
-    properties = cuda.runtime.getDeviceProperties(0)
-    free, total = cuda.runtime.memGetInfo()
-    yield "device", f"cuda:0, {properties['name'].decode()}, compute {properties['major']}.{properties['minor']}"
-    yield "device memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-    yield "driver", f"CUDA {_cuda_version(cuda.runtime.driverGetVersion())}"
-    yield "runtime", f"CUDA {_cuda_version(cuda.runtime.runtimeGetVersion())}"
-
-
-def _cuda_version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _twin_name(kind: str) -> str:

@@ -275,7 +275,7 @@ def test_a_raise_over_several_lines_is_the_users(capsys, monkeypatch):
 
 
 def test_what_breaks_inside_the_package_is_ours(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "run_info", lambda args: cli._cuda_version("twelve"))
+    monkeypatch.setattr(cli, "run_info", lambda args: gpucoadd.backend._cuda_version("twelve"))
     assert cli.main(["info"]) == 1
     assert capsys.readouterr().err.startswith("gpucoadd: internal error: TypeError: ")
 

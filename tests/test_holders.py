@@ -216,3 +216,20 @@ def test_devices_that_are_not_there(monkeypatch):
 def test_to_device_cpu_gives_the_array_back():
     array = np.zeros(3)
     assert gpucoadd.to_device(array, "cpu") is array and gpucoadd.to_host(array) is array
+
+
+def test_devices_are_described(monkeypatch):
+    runtime = types.SimpleNamespace(
+        getDeviceProperties=lambda number: {"name": b"Some GPU", "major": 9, "minor": 0},
+        memGetInfo=lambda: (2**30, 2**31),
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 12090,
+    )
+    cuda = types.SimpleNamespace(is_available=lambda: True, runtime=runtime)
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda))
+    facts = dict(backend.describe())
+    assert facts["device"] == "cuda:0, Some GPU, compute 9.0"
+    assert facts["device memory"] == "1.0 of 2.0 GiB free"
+    assert (facts["driver"], facts["runtime"]) == ("CUDA 13.0", "CUDA 12.9")
+    cuda.is_available = lambda: False
+    assert dict(backend.describe())["device"].startswith("cpu; ")

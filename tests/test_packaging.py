@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 from importlib import metadata
 from pathlib import Path
 
@@ -14,9 +13,6 @@ import gpucoadd
 from gpucoadd import fallback, kernels
 
 PACKAGE = Path(gpucoadd.__file__).parent
-IMPORTS_CUPY = re.compile(
-    r"""^\s*(?:import|from)\s+cupyx?\b|import_module\(\s*["']cupyx?\b|__import__\(\s*["']cupy""", re.MULTILINE
-)
 
 
 def public_names(module):
@@ -24,23 +20,10 @@ def public_names(module):
     return sorted(names)
 
 
-def test_cupy_is_imported_in_one_module_only():
+def test_one_module_speaks_of_cupy():
     modules = [*PACKAGE.glob("*.py"), *Path(fallback.__file__).parent.glob("*.py")]
     assert len(modules) > 5
-    assert [path.name for path in modules if IMPORTS_CUPY.search(path.read_text())] == ["backend.py"]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "import cupy",
-        "    from cupy import ndarray",
-        'x = importlib.import_module("cupyx.scipy")',
-        "from cupyx import a",
-    ],
-)
-def test_the_search_finds_imports_of_cupy(line):
-    assert IMPORTS_CUPY.search(f"import numpy\n{line}\n")
+    assert [path.name for path in modules if "cupy" in path.read_text()] == ["backend.py"]
 
 
 @pytest.mark.parametrize("name", public_names(gpucoadd))
