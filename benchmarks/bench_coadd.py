@@ -10,10 +10,9 @@ back all three planes.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 
-from common import emit, interleave, processor, ratios, say, say_times, summary, versions
+from common import emit, interleave, options, processor, ratios, say, say_times, summary, versions
 
 import numpy as np  # isort: skip  # after common, which pins its threads
 from scipy import ndimage  # isort: skip
@@ -103,14 +102,7 @@ def check(coadd: gpucoadd.Coadd, warps: gpucoadd.WarpStack, trails: np.ndarray) 
 
 def main() -> None:
     """Check, time, report."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="of gpucoadd.coadd (1: the cost per core)")
-    parser.add_argument("--json", metavar="FILE", help="append a JSON line here; - is stdout")
-    args = parser.parse_args()
+    args = options(__doc__, threads="of gpucoadd.coadd (1: the cost per core)")
     warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN pixels are an answer, not an accident
 
     warps, trails = make_warps(args.epochs, args.size, args.seed)

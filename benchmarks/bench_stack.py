@@ -9,13 +9,12 @@ same pixels: NaN where a sample is bad for those that want NaN, a mask for those
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from common import emit, interleave, processor, ratios, say, say_times, summary, versions
+from common import emit, interleave, options, processor, ratios, say, say_times, summary, versions
 
 import numpy as np  # isort: skip  # after common, which pins its threads
 
@@ -136,14 +135,7 @@ def plain(result: Any) -> np.ndarray:
 
 def main() -> None:
     """Check, time, report."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1, help="of gpucoadd.stack; the others use one")
-    parser.add_argument("--json", metavar="FILE", help="append a JSON line here; - is stdout")
-    args = parser.parse_args()
+    args = options(__doc__, threads="of gpucoadd.stack; the others use one")
     warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN pixels are an answer, not an accident
     warnings.filterwarnings("ignore", "Input data contains invalid values")  # astropy, of every NaN
 

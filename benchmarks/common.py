@@ -12,6 +12,7 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import argparse
 import json
 import platform
 import statistics
@@ -21,6 +22,18 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+
+def options(doc: str, *, threads: str) -> argparse.Namespace:
+    """Options that the scripts share; `doc` is the script's docstring, `threads` says whose threads are meant."""
+    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0].strip())
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help=threads)
+    parser.add_argument("--json", metavar="FILE", help="append a JSON line here; - is stdout")
+    return parser.parse_args()
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from gpucoadd.backend import array_module
+from gpucoadd.clipping import IQR_TO_SIGMA
 
 from .network import exchanges
-
-IQR_TO_SIGMA = 0.741301109252802  # of a Gaussian; the figure LSST clips with
 
 
 class Rules(NamedTuple):

@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backend import Array, array_module
-from .combination import Work
 from .configuration import CoaddConfig, Persistence, Prefilter
 from .detection import Footprints, NothingUndetectedError, detect, detect_template, label
 from .images import Frozen, MaskedImage, WarpStack, check_dtype
 from .masks import MaskSchema
 from .planes import BitPlanes
 from .variance import variance_scale
-from .workers import check_memory, check_threads, in_order
+from .workers import Work, check_memory, check_threads, in_order
 
 logger = logging.getLogger(__name__)
 

@@ -21,14 +21,14 @@ import numpy as np
 
 from .artifacts import Artifacts, propagate_edge_bits, search
 from .backend import Array, array_module
-from .combination import ADDED_PLANES, MaskEdit, Prepared, Work, combine, kept_epochs, prepare
+from .combination import ADDED_PLANES, MaskEdit, Prepared, combine, kept_epochs, prepare
 from .configuration import AssemblyConfig, CoaddConfig
 from .images import MaskedImage, WarpStack
 from .interpolation import interpolate
 from .masks import MaskSchema
 from .memory import bounded
 from .options import as_names
-from .workers import Progress, check_memory, check_threads, no_progress
+from .workers import Progress, Work, check_memory, check_threads, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -222,8 +222,8 @@ def coadd(
         stacked = matched if config.stacking.warp_type == "psfMatched" else direct
         prepared = _prepared(stacked, config.stacking, work, "weighing")
         epochs = kept_epochs(stacked, prepared)
-        template = _assemble(matched, config.template, work, step="template")
         _check_psf_sigma(matched, epochs, config)
+        template = _assemble(matched, config.template, work, step="template")
         artifacts = search(matched, template, config, epochs, work)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
         edit = _mask_editor(artifacts, schema, config.stacking)

@@ -21,7 +21,7 @@ from .configuration import AssemblyConfig, Clipping, Interpolation
 from .fallback import Rules
 from .images import MaskedImage, WarpStack, check_planes
 from .masks import MaskSchema
-from .workers import Progress, check_threads, cut, in_order, no_progress
+from .workers import Work, check_threads, cut, in_order
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +31,6 @@ _SMALLEST_PIECE = 2048  # pixels; below, NumPy's cost per call shows
 _DEVICE_PIECE = 1 << 20
 _BAND_BYTES = 64 << 20
 _NO_INTERPOLATION = Interpolation(enabled=False)
-
-
-class Work(NamedTuple):
-    """How a call may spend memory (bytes) and threads, and whom it tells."""
-
-    memory: int
-    threads: int = 1
-    progress: Progress = no_progress
 
 
 class Prepared(NamedTuple):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .backend import Array
-from .combination import Work
 from .images import PlaneSource, WarpStack
+from .workers import Work
 
 logger = logging.getLogger(__name__)
 

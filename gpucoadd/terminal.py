@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .arguments import UsageError
-
-Progress = Callable[[str, int, int], None]
+from .workers import Progress
 
 
 def say(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -15,6 +15,14 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(step: str, done: int, total: int) -> None:
     """Progress callback that shows nothing."""
+
+
+class Work(NamedTuple):
+    """How a call may spend memory (bytes) and threads, and whom it tells."""
+
+    memory: int
+    threads: int = 1
+    progress: Progress = no_progress
 
 
 def check_threads(threads: int | None) -> int:
@@ -27,7 +35,7 @@ def check_threads(threads: int | None) -> int:
 
 
 def check_memory(memory: int | None) -> int:
-    """Bytes that a call may use beside its inputs and outputs: the given number, or half of what the machine has."""
+    """The memory bound in bytes: the given number, or half of what the machine has."""
     if memory is None:
         try:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
