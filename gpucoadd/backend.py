@@ -84,6 +84,11 @@ def ndimage(xp: ModuleType) -> ModuleType:
     return importlib.import_module("scipy.ndimage" if is_host(xp) else "cupyx.scipy.ndimage")
 
 
+def fft(xp: ModuleType) -> ModuleType:
+    """`scipy.fft`, or `cupyx.scipy.fft`."""
+    return importlib.import_module("scipy.fft" if is_host(xp) else "cupyx.scipy.fft")
+
+
 def to_host(array: Array) -> np.ndarray:
     """NumPy array with the values of `array`; waits for the device. A NumPy array is returned as it is."""
     xp = array_module(array)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import bisect
 import math
 
-from .backend import Array, array_module, is_host
+import numpy as np
+
+from .backend import Array, array_module, is_host, quiet
 
 IQR_TO_SIGMA = 0.741301109252802  # of a Gaussian; the figure LSST clips with
+_LARGE = 1 << 16  # samples; with more the search of the clip's ends in an ordered sample beats comparing all
 
 
 def ordered_samples(plane: Array, good: Array) -> Array:
@@ -95,3 +98,61 @@ def _span(ordered: Array, centre: float, half_width: float) -> tuple[int, int]:
         xp.searchsorted(deviation, xp.asarray(s * half_width), side) for s, side in ((-1, "left"), (1, "right"))
     )
     return int(low), int(high)
+
+
+def clipped_means(samples: Array, good: Array, *, sigma: float, iterations: int) -> Array:
+    """
+    Clipped means of n samples, by the rules of `clipped_statistics`.
+
+    Parameters
+    ----------
+    samples : array, shape (n, m), float32
+    good : array, shape (n, m), bool
+        Which of them count; these must be finite.
+    sigma, iterations
+        As in `clipped_statistics`.
+
+    Returns
+    -------
+    array, shape (n,), float64
+        NaN where nothing stays. Many small samples are worked on together; large ones singly, which waits for a device.
+    """
+    xp = array_module(samples)
+    if samples.shape[1] > _LARGE:
+        means = [
+            clipped_statistics(ordered_samples(*one), sigma=sigma, iterations=iterations, with_variance=False)[0]
+            for one in zip(samples, good)
+        ]
+        return xp.asarray(np.array(means))
+    ordered = xp.sort(xp.where(good, samples, xp.inf), axis=1).astype(xp.float64)
+    n = good.sum(axis=1)
+    present = xp.arange(ordered.shape[1]) < n[:, None]
+    ordered[~present] = xp.nan
+    low, centre, high = (_quantiles(ordered, n, fraction) for fraction in (0.25, 0.5, 0.75))
+    half_width = sigma * IQR_TO_SIGMA * (high - low)
+    for iteration in range(iterations):
+        deviation = ordered - centre[:, None]
+        kept = xp.abs(deviation) <= half_width[:, None]  # never of a NaN
+        count = kept.sum(axis=1)
+        deviation[~kept] = 0
+        with quiet(xp):
+            shift = deviation.sum(axis=1) / count
+            squares = (deviation * deviation).sum(axis=1) - count * shift * shift
+            variance = squares / (count - 1)
+        centre = centre + shift
+        if iteration < iterations - 1:
+            new = sigma * xp.sqrt(xp.maximum(variance, 0))
+            half_width = xp.where(n > 1, xp.where(count > 1, new, xp.nan), half_width)
+    return centre
+
+
+def _quantiles(ordered: Array, n: Array, fraction: float) -> Array:
+    """Linear quantiles of rows (n rows, m) of which the first `n` are there; NaN of an empty one."""
+    xp = array_module(ordered)
+    position = fraction * xp.maximum(n - 1, 0)
+    below = position.astype(xp.int64)
+    above = xp.minimum(below + 1, ordered.shape[1] - 1)
+    rows = xp.arange(len(ordered))
+    start, end = ordered[rows, below], ordered[rows, above]
+    part = position - below
+    return xp.where(part > 0, start + (end - start) * part, start)

@@ -1,0 +1,231 @@
+"""The correction of an image in cells, cells of one shape together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import Array, array_module, is_host, quiet, to_host
+from .cells import CellGrid
+from .decorrelation_inputs import Inputs, middle
+from .decorrelation_steps import Batch, Corrected, all_nan, correct
+from .mosaic import Mosaic
+from .workers import in_order
+
+_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 20, 1 << 28  # of spectrum that goes through one FFT call
+
+
+@dataclass(frozen=True)
+class DecorrelatedCells:
+    """
+    What was done in each cell.
+
+    Attributes
+    ----------
+    inner, expanded : numpy.ndarray, shape (n, 4), int
+        x0, y0, width, height in parent coordinates, in processing order.
+    kernel_position : numpy.ndarray, shape (n, 2), float64
+        (y, x) at which the kernel was taken: the middle of the expanded box.
+    science_variance, template_variance : numpy.ndarray, shape (n,), float64
+        Over the expanded box. Where one is NaN the cell contributed nothing, or, if the science or the template image
+        is NaN throughout the box, the difference as it was.
+    psf : array, shape (n, h, w), float64, or None
+        Corrected PSFs, each of sum 1; NaN where the cell contributed nothing.
+    """
+
+    inner: np.ndarray
+    expanded: np.ndarray
+    kernel_position: np.ndarray
+    science_variance: np.ndarray
+    template_variance: np.ndarray
+    psf: Array | None
+
+
+class _Chunk(NamedTuple):
+    """Cells of one shape, corrected."""
+
+    indices: np.ndarray
+    levels: np.ndarray  # (2, n) float64: variances of the unconvolved and the convolved image
+    images: Array  # (n, h, w)
+    variance: Array
+    psfs: Array | None
+    merged: np.ndarray  # (n,) bool: contributes
+    all_valid: np.ndarray  # (n,) bool: no pixel whose image times variance is NaN
+
+
+def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dict[str, Any]:
+    """The fields of `Decorrelated` that a difference corrected cell by cell has."""
+    if grid.reduce in ("none", "coadd_psf"):
+        raise ValueError(
+            f"decorrelate puts cells together with reduce='average', 'sum' or 'copy', got {grid.reduce!r}; map_cells "
+            "does the others"
+        )
+    difference = inputs.difference
+    if psf_fwhm is None and grid.scale_by_fwhm and not grid.centroids:
+        psf_fwhm = inputs.psf_fwhm()
+    inner, expanded = grid.boxes(difference.shape, origin=difference.origin, psf_fwhm=psf_fwhm, force_even=True)
+    cutter = _Cutter(inputs, inner, expanded)
+    mosaic = Mosaic(difference, dataclasses.replace(grid, bad_planes=()))  # the mask stays that of the difference
+    levels = np.empty((2, len(inner)))
+    merged = np.empty(len(inner), bool)
+    psfs: list[Array] = [None] * len(inner)
+    chunks = cutter.chunks(consecutive=grid.reduce == "copy")
+    for chunk in in_order(cutter.correct, chunks, threads=inputs.threads):
+        levels[:, chunk.indices], merged[chunk.indices] = chunk.levels, chunk.merged
+        cutter.merge(chunk, mosaic)
+        if chunk.psfs is not None:
+            for position, index in enumerate(chunk.indices.tolist()):
+                psfs[index] = chunk.psfs[position]
+    if not merged.any():
+        side = inputs.sides[int(not np.isnan(levels[0]).all())]
+        inputs.check_level(side, math.nan)
+    with np.errstate(invalid="ignore"):
+        ratios = levels[1] / levels[0]
+    inputs.warn(ratios[np.isfinite(ratios)])
+    stamps = None if inputs.psf is None else array_module(difference.image).stack(psfs)
+    distance = np.where(merged, np.hypot(*(cutter.positions - middle(difference)).T), np.inf)
+    result = mosaic.finish()
+    cells = DecorrelatedCells(
+        inner=inner,
+        expanded=expanded,
+        kernel_position=cutter.positions,
+        psf=stamps,
+        **{f"{side.name}_variance": level for side, level in zip(inputs.sides, levels)},
+    )
+    psf = None if stamps is None else stamps[int(distance.argmin())]
+    return {"image": result.image, "variance": result.variance, "psf": psf, "cells": cells}
+
+
+class _Cutter:
+    """
+    Cuts cells out of the images, corrects them, and puts them together.
+
+    Boxes are in pixels from the corner of the image here. With ``edge="reflect"`` a cell at the edge reaches as far
+    beyond it as others reach beyond theirs, into mirrored planes.
+    """
+
+    def __init__(self, inputs: Inputs, inner: np.ndarray, expanded: np.ndarray) -> None:
+        y0, x0 = inputs.difference.origin
+        self.inputs = inputs
+        self.positions = expanded[:, [1, 0]] + expanded[:, [3, 2]] / 2
+        self._parent_inner = inner
+        self._inner, self._expanded = (boxes - [x0, y0, 0, 0] for boxes in (inner, expanded))
+        self._filled = self._expanded
+        self._planes = [inputs.difference.image, *(side.image.variance for side in inputs.sides)]
+        if inputs.config.edge == "reflect":
+            self._mirror()
+
+    def _mirror(self) -> None:
+        """Let every cell reach equally far, and shift all to planes that are mirrored over their edges."""
+        inner, box = self._inner, self._expanded
+        low = inner[:, :2] - box[:, :2]
+        high = box[:, :2] + box[:, 2:] - inner[:, :2] - inner[:, 2:]
+        border = np.maximum(low, high).max(axis=0)
+        margin = int(border.max())
+        self._filled = np.concatenate([inner[:, :2] - border + margin, inner[:, 2:] + 2 * border], axis=1)
+        xp = array_module(self.inputs.difference.image)
+        self._planes = [xp.pad(plane, margin, mode="symmetric") for plane in self._planes]
+        self._inner = inner + np.array([margin, margin, 0, 0])
+
+    def chunks(self, *, consecutive: bool) -> list[np.ndarray]:
+        """Indices of cells of one shape that are corrected together; only neighbours in order if `consecutive`."""
+        sizes = np.concatenate([self._expanded[:, 2:], self._filled[:, 2:]], axis=1)
+        if consecutive:
+            groups = np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(sizes, axis=0).any(axis=1)) + 1)
+        else:
+            kinds = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
+            groups = [np.flatnonzero(kinds == kind) for kind in range(kinds.max() + 1)]
+        host = is_host(array_module(self.inputs.difference.image))
+        room = _CHUNK_BYTES if host else _DEVICE_CHUNK_BYTES
+        chunks: list[np.ndarray] = []
+        for group in groups:
+            n = max(1, int(room // (16 * self._filled[group[0], 2:].prod())))
+            chunks += [group[start : start + n] for start in range(0, len(group), n)]
+        return chunks
+
+    def correct(self, indices: np.ndarray) -> _Chunk:
+        """Correct the cells of one chunk."""
+        inputs = self.inputs
+        xp = array_module(inputs.difference.image)
+        boxes, positions = self._expanded[indices], self.positions[indices]
+        levels = np.stack(
+            [
+                side.levels(*(_windows(p, boxes) for p in (side.image.variance, side.image.mask)))
+                for side in inputs.sides
+            ]
+        )
+        usable = ~np.isnan(levels).any(axis=0)
+        self._check(levels, usable, indices)
+        n1, n2 = (xp.asarray(np.where(usable, level, 1.0)) for level in levels)
+        images, v1, v2 = (_windows(plane, self._filled[indices]) for plane in self._planes)
+        kernels, psfs = inputs.kernels_at(positions), inputs.psfs_at(positions)
+        batch = Batch(images, v1, v2, n1, n2, kernels, psfs)
+        done = correct(inputs, batch, inputs.grid_shape(images.shape[1:], kernels, psfs))
+        merged = usable.copy()
+        for position in np.flatnonzero(~usable).tolist():
+            merged[position] = self._copy_blank(indices[position], position, batch, done)
+        with quiet(xp):
+            valid = ~xp.isnan(done.images * done.variance)
+        return _Chunk(indices, levels, done.images, done.variance, done.psfs, merged, to_host(valid.all(axis=(1, 2))))
+
+    def _check(self, levels: np.ndarray, usable: np.ndarray, indices: np.ndarray) -> None:
+        """Raise ValueError if a variance that was measured cannot be used."""
+        for side, values in zip(self.inputs.sides, levels):
+            wrong = usable & ((values <= 0) if side is self.inputs.unconvolved else (values < 0))
+            if wrong.any():
+                first = int(wrong.argmax())
+                x0, y0, width, height = self._expanded[indices[first]].tolist()
+                where = f" in the cell of {height} x {width} pixels at (y, x) = ({y0}, {x0}) of the image"
+                self.inputs.check_level(side, float(values[first]), where)
+
+    def _copy_blank(self, index: int, position: int, batch: Batch, done: Corrected) -> bool:
+        """
+        Undo the correction of a cell without a variance; whether it contributes all the same.
+
+        It does, with the difference as it was, if the science or the template image has nothing but NaN in it.
+        """
+        blank = any(all_nan(side.image.image[_slices(self._expanded[index])]) for side in self.inputs.sides)
+        if blank:
+            difference = self.inputs.difference
+            y0, x0 = difference.origin
+            untouched = _slices(self._parent_inner[index] - [x0, y0, 0, 0])
+            inside = _slices(self._inside(index))
+            done.images[position][inside] = difference.image[untouched]
+            done.variance[position][inside] = difference.variance[untouched]
+        if done.psfs is not None and batch.psfs is not None:
+            psf = batch.psfs[position % len(batch.psfs)]
+            done.psfs[position] = psf / psf.sum() if blank else math.nan
+        return blank
+
+    def _inside(self, index: int) -> np.ndarray:
+        """The inner box of a cell, in pixels from the corner of what was corrected."""
+        box = self._inner[index].copy()
+        box[:2] -= self._filled[index, :2]
+        return box
+
+    def merge(self, chunk: _Chunk, mosaic: Mosaic) -> None:
+        """Add the inner part of each cell to the mosaic."""
+        for position, index in enumerate(chunk.indices.tolist()):
+            if chunk.merged[position]:
+                inside = _slices(self._inside(index))
+                image, variance = chunk.images[position][inside], chunk.variance[position][inside]
+                box = self._parent_inner[index].tolist()
+                mosaic.add(box, image, variance, all_valid=bool(chunk.all_valid[position]))
+
+
+def _slices(box: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of a box x0, y0, width, height."""
+    x0, y0, width, height = box.tolist()
+    return slice(y0, y0 + height), slice(x0, x0 + width)
+
+
+def _windows(plane: Array, boxes: np.ndarray) -> Array:
+    """Copies of n boxes of one size, shape (n, h, w)."""
+    xp = array_module(plane)
+    width, height = boxes[0, 2:].tolist()
+    every = xp.lib.stride_tricks.sliding_window_view(plane, (height, width))
+    return every[xp.asarray(boxes[:, 1]), xp.asarray(boxes[:, 0])]

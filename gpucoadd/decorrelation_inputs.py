@@ -1,0 +1,317 @@
+"""What `decorrelate` was given, checked and sorted by which image was convolved."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import Array, array_module, is_host, to_host
+from .clipping import clipped_means
+from .decorrelation_config import IGNORED_PLANES, DecorrelationConfig
+from .images import MaskedImage
+from .masks import MaskSchema
+from .matching import SpatialKernel, check_stamp
+from .psf import FWHM_PER_SIGMA, adaptive_moments
+from .spectra import check_preconvolution, fft_shape
+
+logger = logging.getLogger(__name__)
+
+_MAX_RATIO = 1e8  # of the variances, above which a warning is due
+_N_FALLBACK = 100  # points along each axis at which a PSF is averaged that is not defined where it is needed
+_FALLBACK_CUT = 0.05  # of the extent, left out at each side
+
+
+class Side(NamedTuple):
+    """Science or template image."""
+
+    name: str
+    image: MaskedImage
+    bits: int  # of the planes whose pixels do not count
+    given: float | None  # variance
+
+    def levels(self, variance: Array, mask: Array) -> np.ndarray:
+        """Variance per pixel over each of n windows (n, h, w) of the planes: (n,) float64 on the host."""
+        if self.given is not None:
+            return np.full(len(variance), self.given)
+        return to_host(clipped_variance(variance, mask, self.bits))
+
+
+def clipped_variance(variance: Array, mask: Array, bits: int) -> Array:
+    """Clipped means, 3 rounds at 3 sigma, of n variance planes (n, h, w): (n,) float64, NaN without a good pixel."""
+    xp = array_module(variance)
+    values = variance.astype(xp.float32, copy=False)
+    good = xp.isfinite(values)
+    good &= (mask & bits) == 0
+    shape = (len(values), -1)
+    return clipped_means(values.reshape(shape), good.reshape(shape), sigma=3.0, iterations=3)
+
+
+def ignored_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
+    """Bits of `planes`; of the default list, those that the mask has. KeyError if one does not exist."""
+    return schema.known_bitmask(planes) if tuple(planes) == IGNORED_PLANES else schema.bitmask(*planes)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """
+    Checked arguments of `decorrelate`.
+
+    Attributes
+    ----------
+    unconvolved, convolved : Side
+        By what the kernel was applied to.
+    difference : MaskedImage
+    kernel : array, shape (ky, kx), float64, or SpatialKernel
+    psf : array, shape (h, w), float64, or object with ``at(y, x)``, or None
+        Of the image that was not convolved.
+    preconvolution : array, shape (py, px), float64, or None
+        Of sum 1; there in score mode alone.
+    template_matched : bool
+    config : DecorrelationConfig
+    threads : int
+    """
+
+    unconvolved: Side
+    convolved: Side
+    difference: MaskedImage
+    kernel: Array | SpatialKernel
+    psf: Any
+    preconvolution: Array | None
+    template_matched: bool
+    config: DecorrelationConfig
+    threads: int
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """The image that was not convolved, and the one that was."""
+        return self.unconvolved, self.convolved
+
+    def kernels_at(self, positions: np.ndarray) -> Array:
+        """Kernels at (n, 2) positions (y, x): (n, ky, kx), or (1, ky, kx) of one that is the same everywhere."""
+        varies = isinstance(self.kernel, SpatialKernel)
+        kernels = self.kernel.at(positions[:, 0], positions[:, 1]) if varies else self.kernel[None]
+        if not self.template_matched and bool((kernels.sum(axis=(1, 2)) == 0).any()):
+            raise ValueError("kernel has sum 0; a difference with a convolved science image was divided by that sum")
+        return kernels
+
+    def psfs_at(self, positions: np.ndarray) -> Array | None:
+        """PSFs of the unconvolved image, likewise."""
+        if self.psf is None or not hasattr(self.psf, "at"):
+            return None if self.psf is None else self.psf[None]
+        stamps = [_psf_at(self.psf, y, x, self.difference) for y, x in positions.tolist()]
+        return array_module(*stamps).stack(stamps)
+
+    def grid_shape(self, image_shape: tuple[int, int], kernels: Array, psfs: Array | None) -> tuple[int, int]:
+        """FFT grid for images of a shape, as LSST chooses it."""
+        stamps = [a.shape[-2:] for a in (kernels, psfs, self.preconvolution) if a is not None]
+        return fft_shape(image_shape, *stamps)
+
+    def psf_fwhm(self) -> float:
+        """FWHM in pixels of the PSF of the difference, from its adaptive moments."""
+        stamps = self.psfs_at(np.array([middle(self.difference)]))
+        if stamps is None:
+            needed = "science_psf" if self.template_matched else "template_psf"
+            raise ValueError(
+                f"the cells' sizes are in units of the PSF's FWHM; give psf_fwhm in pixels, or {needed} to measure it "
+                "on, or sizes in pixels with scale_by_fwhm=False"
+            )
+        return FWHM_PER_SIGMA * adaptive_moments(to_host(stamps[0]))[0]
+
+    def check_level(self, side: Side, level: float, where: str = "") -> None:
+        """Raise ValueError unless the variance of one side can be used."""
+        if math.isnan(level):
+            planes = ", ".join(self.config.ignore_planes)
+            raise ValueError(
+                f"{side.name} has no pixel{where} with a finite variance and without one of the planes {planes}; mend "
+                f"its mask, give other ignore_planes, or give {side.name}_variance"
+            )
+        if level < 0 or (level == 0 and side is self.unconvolved):
+            wanted = "positive" if side is self.unconvolved else "at least 0"
+            raise ValueError(
+                f"the variance of the {side.name} image{where} must be {wanted}, got {level}; mask pixels that hold no "
+                f"data, or give {side.name}_variance"
+            )
+
+    def warn(self, ratios: np.ndarray) -> None:
+        """Log what a user should know of the variance ratios, and of the PSF of a score image."""
+        if ratios.size and ratios.max() > _MAX_RATIO:
+            logger.warning(
+                "the %s image has %.3g times the variance of the %s image; the correction amplifies what is left of "
+                "its noise at high frequencies by as much",
+                self.convolved.name,
+                ratios.max(),
+                self.unconvolved.name,
+            )
+        if self.preconvolution is not None and self.psf is not None:
+            logger.warning(
+                "the PSF given back is that of the science image after the correction, not the score image's"
+            )
+
+
+def prepare(
+    science: MaskedImage,
+    template: MaskedImage,
+    difference: MaskedImage,
+    kernel: Array | SpatialKernel,
+    *,
+    template_matched: bool,
+    score: bool,
+    preconvolution_kernel: Array | None,
+    psfs: tuple[Any, Any],
+    variances: tuple[float | None, float | None],
+    config: DecorrelationConfig,
+    threads: int,
+) -> Inputs:
+    """Check the arguments of `decorrelate`; pairs are (science, template)."""
+    _check_images(science=science, template=template, difference=difference)
+    checked_kernel = _check_kernel(kernel, difference)
+    if preconvolution_kernel is not None and not score:
+        raise ValueError(
+            "preconvolution_kernel is of use with score=True alone; leave it out, or ask for a score image"
+        )
+    if score and not template_matched:
+        raise ValueError("score=True needs template_matched=True: a score image is made with a convolved template")
+    science_psf, template_psf = (
+        _check_psf(name, psf, difference) for name, psf in zip(("science_psf", "template_psf"), psfs)
+    )
+    preconvolution = None
+    if score:
+        source = science_psf if preconvolution_kernel is None else preconvolution_kernel
+        if source is None:
+            raise ValueError("score=True needs preconvolution_kernel, or science_psf to take its place")
+        preconvolution = _check_preconvolution(source, difference)
+    sides = [
+        Side(name, image, ignored_bits(image.schema, config.ignore_planes), _check_variance(name, value))
+        for name, image, value in zip(("science", "template"), (science, template), variances)
+    ]
+    for side in sides:
+        _check_not_negative(side)
+    unconvolved, convolved = sides if template_matched else sides[::-1]
+    psf = science_psf if template_matched else template_psf
+    return Inputs(
+        unconvolved,
+        convolved,
+        difference,
+        checked_kernel,
+        psf,
+        preconvolution,
+        template_matched,
+        config,
+        threads,
+    )
+
+
+def _check_images(**images: MaskedImage) -> None:
+    for name, image in images.items():
+        if not isinstance(image, MaskedImage):
+            raise TypeError(f"{name} must be a MaskedImage, got {type(image).__name__}")
+    array_module(**{name: image.image for name, image in images.items()})
+    difference = images["difference"]
+    for name, image in images.items():
+        if image.shape != difference.shape or image.origin != difference.origin:
+            raise ValueError(
+                f"{name} is {image.shape} at origin {image.origin} but difference is {difference.shape} at "
+                f"{difference.origin}; all three must share one pixel grid"
+            )
+
+
+def _check_kernel(kernel: Any, difference: MaskedImage) -> Array | SpatialKernel:
+    if isinstance(kernel, SpatialKernel):
+        basis, coefficients = (_beside(difference, kernel=a) for a in (kernel.basis, kernel.coefficients))
+        _check_fits("kernel", kernel.shape, difference)
+        same = basis is kernel.basis
+        return kernel if same else SpatialKernel(basis, coefficients, kind=kernel.kind, range=kernel.range)
+    checked = check_stamp("kernel", _beside(difference, kernel=kernel))
+    _check_fits("kernel", checked.shape, difference)
+    return checked
+
+
+def _beside(difference: MaskedImage, **stamp: Array) -> Array:
+    """A small array where the images are: one from the host follows them to the device; TypeError the other way."""
+    ((name, array),) = stamp.items()
+    xp = array_module(difference.image)
+    if is_host(xp):
+        array_module(difference=difference.image, **stamp)
+    return xp.asarray(array) if is_host(array_module(**{name: array})) else array
+
+
+def _check_fits(name: str, shape: tuple[int, int], difference: MaskedImage) -> None:
+    if shape[0] > difference.shape[0] or shape[1] > difference.shape[1]:
+        raise ValueError(f"{name} has shape {shape} and is larger than the image, {difference.shape}; both are (y, x)")
+
+
+def _check_psf(name: str, psf: Any, difference: MaskedImage) -> Any:
+    if psf is None or hasattr(psf, "at"):
+        return psf
+    return check_stamp(name, _beside(difference, **{name: psf}))
+
+
+def _check_preconvolution(source: Any, difference: MaskedImage) -> Array:
+    if hasattr(source, "at"):  # LSST takes the PSF at its average position, the same for all cells
+        source = _psf_at(source, *middle(difference), difference)
+    kernel = check_preconvolution(_beside(difference, preconvolution_kernel=source))
+    _check_fits("preconvolution_kernel", kernel.shape, difference)
+    return kernel
+
+
+def _check_variance(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name}_variance must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _check_not_negative(side: Side) -> None:
+    variance, mask = side.image.variance, side.image.mask
+    negative = variance < 0
+    if not bool(negative.any()):
+        return
+    xp = array_module(variance)
+    n = int(xp.count_nonzero(negative & xp.isfinite(variance) & ((mask & side.bits) == 0)))
+    if n:
+        raise ValueError(
+            f"the variance plane of the {side.name} image is negative at {n} pixels that count; mask them, or set "
+            "them to NaN"
+        )
+
+
+def middle(image: MaskedImage) -> tuple[float, float]:
+    """LSST's middle of a box: begin plus end over two, half a pixel beyond the centre."""
+    (y0, x0), (height, width) = image.origin, image.shape
+    return y0 + height / 2, x0 + width / 2
+
+
+def _psf_at(psf: Any, y: float, x: float, image: MaskedImage) -> Array:
+    """
+    PSF stamp at a position, or, where it is not defined there, its mean over the image.
+
+    Not defined is a PSF whose ``at`` raises ValueError or gives NaN, as that of a coadd with a hole.
+    """
+    stamp = _defined(psf, y, x, image)
+    if stamp is not None:
+        return stamp
+    (y0, x0), (height, width) = image.origin, image.shape
+    ys, xs = (
+        np.linspace(start + _FALLBACK_CUT * size, start + (1 - _FALLBACK_CUT) * size, _N_FALLBACK)
+        for start, size in ((y0, height), (x0, width))
+    )
+    stamps = [s for s in (_defined(psf, yy, xx, image) for yy in ys.tolist() for xx in xs.tolist()) if s is not None]
+    if not stamps:
+        raise ValueError(f"the PSF is not defined at (y, x) = ({y}, {x}), nor anywhere else on the image")
+    return sum(stamps) / len(stamps)
+
+
+def _defined(psf: Any, y: float, x: float, image: MaskedImage) -> Array | None:
+    try:
+        stamp = psf.at(y, x)
+    except ValueError:
+        return None
+    stamp = _beside(image, psf=stamp)
+    xp = array_module(stamp)
+    return stamp.astype(xp.float64) if bool(xp.isfinite(stamp).all()) else None

@@ -1,0 +1,175 @@
+"""
+Applying a correction to images, by FFT, in blocks that stay in the cache.
+
+The rows of the images are transformed, then block after block of columns: forward, times the correction of just these
+columns, backward. The correction of the whole plane is kept only for who asks. Images go to the corner of the grid and
+are not rolled to the origin: the correction is real and even, so that their place on the grid does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .backend import Array, array_module, fft, is_host, quiet
+from .spectra import Correction
+from .workers import cut, in_order
+
+# Of spectrum per block: half of a core's second-level cache on the host, plenty for a device.
+_ROW_BYTES = 1 << 18
+_COLUMN_BYTES = 1 << 20
+_DEVICE_BYTES = 1 << 28
+
+PRECISIONS = ("double", "single")
+
+
+class Filtered(NamedTuple):
+    """What `apply` made of n images."""
+
+    images: Array  # (n, h, w) of the dtype asked for
+    weights: Array  # (2, n) float64: mean over all frequencies of |c1|^2 and |c2|^2
+    correction: Array | None  # (n, ny, nx // 2 + 1) float64
+    stamps: Array | None  # (n, ph, pw) float64: the PSF after the correction, not normalised
+
+
+def finite_mean(images: Array) -> tuple[Array, Array | None]:
+    """
+    Means over the finite pixels of each image, shape (n,) float64, and where pixels are not finite: None if nowhere.
+
+    Waits for the device. An image without a finite pixel has mean 0.
+    """
+    xp = array_module(images)
+    n_pixels = images.shape[1] * images.shape[2]
+    with quiet(xp):  # both infinities
+        sums = images.sum(axis=(1, 2), dtype=xp.float64)
+    if bool(xp.isfinite(sums).all()):
+        return sums / n_pixels, None
+    bad = ~xp.isfinite(images)
+    counts = n_pixels - bad.sum(axis=(1, 2))
+    sums = xp.where(bad, 0, images).sum(axis=(1, 2), dtype=xp.float64)
+    return sums / xp.maximum(counts, 1), bad
+
+
+def apply(
+    images: Array,
+    correction: Correction,
+    *,
+    offset: tuple[int, int],
+    size: tuple[int, int],
+    dtype: Any,
+    precision: str = "double",
+    keep: bool = False,
+    threads: int = 1,
+) -> Filtered:
+    """
+    Multiply the transforms of n images, zero-padded to the grid, with their corrections.
+
+    Parameters
+    ----------
+    images : array, shape (n, h, w), float
+        Finite or not; pixels that are not count as the mean of the finite ones and are put back afterwards, NaN as NaN
+        and both infinities as +inf. Not changed.
+    correction : Correction
+        On a grid at least as large as the images.
+    offset, size : (int, int)
+        (y, x) of the first pixel, and the size, of what is returned of each image.
+    dtype : dtype
+        Of the images returned.
+    precision : {"double", "single"}
+        Of the transforms; the correction itself is always in double precision.
+    keep : bool
+        Whether the whole correction is returned.
+    threads : int
+        Host threads.
+
+    Returns
+    -------
+    Filtered
+    """
+    xp = array_module(images)
+    n, height = images.shape[:2]
+    ny, nx = correction.shape
+    real, complex_ = (xp.float32, xp.complex64) if precision == "single" else (xp.float64, xp.complex128)
+    means, bad = finite_mean(images)
+    spectrum = xp.empty((n, ny, correction.n_columns), complex_)
+    spectrum[:, height:] = 0
+    kept = xp.empty(spectrum.shape, xp.float64) if keep else None
+    out = xp.empty((n, *size), dtype)
+    ffts = fft(xp)
+
+    def forward(rows: slice) -> None:
+        part = images[:, rows].astype(real)
+        if bad is not None:
+            part = xp.where(bad[:, rows], means.astype(real)[:, None, None], part)
+        spectrum[:, rows] = ffts.rfft(part, n=nx, axis=-1)
+
+    def correct(columns: slice) -> tuple[Array, Array | None]:
+        values, weights, stamps = correction.block(columns)
+        if kept is not None:
+            kept[..., columns] = values
+        part = ffts.fft(xp.ascontiguousarray(spectrum[..., columns]), axis=-2, overwrite_x=True)
+        part *= values
+        spectrum[..., columns] = ffts.ifft(part, axis=-2, overwrite_x=True)
+        return weights, stamps
+
+    def backward(rows: slice) -> None:
+        first = offset[0]
+        part = ffts.irfft(spectrum[:, first + rows.start : first + rows.stop], n=nx, axis=-1)
+        out[:, rows] = part[..., offset[1] : offset[1] + size[1]]
+
+    row_bytes = n * nx * spectrum.itemsize // 2
+    _run(forward, cut(height, _block(xp, row_bytes, _ROW_BYTES)), threads)
+    column_blocks = cut(correction.n_columns, _block(xp, n * ny * 16, _COLUMN_BYTES))
+    weights, stamps = zip(*_run(correct, column_blocks, threads), strict=True)
+    _run(backward, cut(size[0], _block(xp, row_bytes, _ROW_BYTES)), threads)
+    if bad is not None:
+        _restore(out, images[:, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]])
+    return Filtered(out, sum(weights), kept, None if stamps[0] is None else sum(stamps))
+
+
+def _run(function: Callable[[slice], Any], blocks: list[slice], threads: int) -> list[Any]:
+    return list(in_order(function, blocks, threads=min(threads, len(blocks))))
+
+
+def _block(xp: Any, item_bytes: int, host_bytes: int) -> int:
+    """How many rows or columns of so many bytes go together."""
+    return max(1, (host_bytes if is_host(xp) else _DEVICE_BYTES) // item_bytes)
+
+
+def _restore(out: Array, images: Array) -> None:
+    """Put NaN back where `images` has NaN, and +inf where it has either infinity."""
+    xp = array_module(out)
+    out[xp.isnan(images)] = xp.nan
+    out[xp.isinf(images)] = xp.inf
+
+
+def convolve_variance(planes: Array, transforms: Array, means: Array, shape: tuple[int, int]) -> Array:
+    """
+    Variance planes after the kernels with the given transforms, zero beyond their edges.
+
+    Parameters
+    ----------
+    planes : array, shape (n, h, w), float
+        Pixels that are not finite count as their plane's mean; afterwards they are NaN, or +inf for both infinities.
+    transforms : array, shape (n, ny, nx // 2 + 1)
+        Of the kernels, on the grid `shape`.
+    means : array, shape (n,), float64
+        Clipped means of the planes.
+    shape : (int, int)
+        FFT grid.
+
+    Returns
+    -------
+    array, shape (n, h, w), float64
+    """
+    xp = array_module(planes)
+    ffts = fft(xp)
+    height, width = planes.shape[1:]
+    filled = xp.where(xp.isfinite(planes), planes.astype(xp.float64), means[:, None, None])
+    kernels = ffts.irfft2(transforms, s=shape, axes=(-2, -1))
+    kernels *= kernels
+    product = ffts.rfft2(kernels, axes=(-2, -1))
+    product *= ffts.rfft2(filled, s=shape, axes=(-2, -1))
+    variance = ffts.irfft2(product, s=shape, axes=(-2, -1))[:, :height, :width]
+    _restore(variance, planes)
+    return variance

@@ -1,0 +1,297 @@
+"""
+Fourier transforms of kernels, and the corrections made of them.
+
+A kernel of twenty pixels on a grid of thousands is cheaper to transform by two matrix products than by an FFT, and the
+products give any block of columns alone, which keeps a large correction in the cache while it is applied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import Array, array_module, quiet
+from .matching import check_stamp
+
+_SCORE_FLOOR = 1000 * float(np.finfo(np.float64).tiny)  # of |P|^2; rounding noise of any real stamp is far above
+
+
+def fft_shape(*shapes: tuple[int, int]) -> tuple[int, int]:
+    """
+    Size of the FFT grid on which two arrays of the given sizes, the largest ones, do not wrap into each other.
+
+    Per axis the sum of the two largest sizes less 1 (the size itself, of one array), rounded up to even.
+
+    Parameters
+    ----------
+    *shapes : (int, int)
+        (y, x) sizes of all arrays that take part.
+
+    Returns
+    -------
+    (int, int)
+
+    Raises
+    ------
+    ValueError
+        If no shape is given, or one is not a pair of positive sizes.
+
+    Examples
+    --------
+    >>> fft_shape((21, 21), (25, 25), (100, 120)), fft_shape((7, 8))
+    ((124, 144), (8, 8))
+    """
+    if not shapes or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
+        raise ValueError(f"shapes must be pairs (y, x) of positive sizes, at least one; got {shapes!r}")
+    totals = (sum(sorted(sizes)[-2:]) - (len(sizes) > 1) for sizes in zip(*shapes, strict=True))
+    ny, nx = (int(total + total % 2) for total in totals)
+    return ny, nx
+
+
+def phases(n: int, n_frequencies: int, size: int) -> np.ndarray:
+    """
+    Matrix (n_frequencies, size) that transforms a stamp of `size` pixels, origin at `size // 2`, on a grid of `n`.
+
+    The exponents are reduced as integers, so that no frequency loses digits.
+    """
+    turns = np.outer(np.arange(n_frequencies), np.arange(size) - size // 2) % n
+    return np.exp(-2j * np.pi / n * turns)
+
+
+class StampTransform:
+    """
+    Real-input transforms of stamps on a common grid, in blocks of columns.
+
+    Parameters
+    ----------
+    stamps : array, shape (n, h, w), float64
+        The origin of each is ``[h // 2, w // 2]``.
+    shape : (int, int)
+        (y, x) size of the grid.
+    """
+
+    def __init__(self, stamps: Array, shape: tuple[int, int]) -> None:
+        xp = array_module(stamps)
+        self.shape, self.n_columns = shape, shape[1] // 2 + 1
+        self._y = xp.asarray(phases(shape[0], shape[0], stamps.shape[1]))
+        self._x = xp.asarray(phases(shape[1], self.n_columns, stamps.shape[2]).T.copy())
+        self._rows = xp.matmul(stamps.astype(xp.complex128), self._x)
+
+    def __call__(self, columns: slice = slice(None)) -> Array:
+        """Transforms at some columns, shape (n, ny, columns), complex128."""
+        return array_module(self._y).matmul(self._y, self._rows[..., columns])
+
+    def cropped_inverse(self, transform: Array, columns: slice, weights: Array) -> Array:
+        """
+        What some columns of a transform add to its inverse, cut to the size of the stamps.
+
+        Parameters
+        ----------
+        transform : array, shape (n, ny, columns), complex
+            Of real images.
+        columns : slice
+            Which columns these are.
+        weights : array, shape (columns,), float64
+            Of `column_weights`.
+
+        Returns
+        -------
+        array, shape (n, h, w), float64
+        """
+        xp = array_module(transform)
+        rows = xp.matmul(self._y.conj().T, transform) * weights
+        return xp.matmul(rows, self._x[:, columns].conj().T).real
+
+
+def column_weights(xp: Any, shape: tuple[int, int]) -> Array:
+    """How often each column of the half plane counts in a mean over the whole plane, over the number of bins."""
+    n = shape[1] // 2 + 1
+    weights = np.full(n, 2.0)
+    weights[0] = 1.0
+    if shape[1] % 2 == 0:
+        weights[-1] = 1.0
+    return xp.asarray(weights / (shape[0] * shape[1]))
+
+
+class Block(NamedTuple):
+    """A correction at some columns: values, their parts in the two variance weights, and in the corrected PSF."""
+
+    correction: Array  # (n, ny, columns) float64
+    weights: Array  # (2, n) float64: mean of |c1|^2, |c2|^2
+    stamps: Array | None  # (n, h, w) float64
+
+
+class Correction:
+    """
+    The factor that whitens differences, or makes them scores; one for each of n pairs of variances.
+
+    Parameters
+    ----------
+    kernels : array, shape (n, ky, kx) or (1, ky, kx), float64
+        Matching kernels.
+    v1, v2 : array, shape (n,), float64
+        Variances of the image that was not convolved, and of the one that was, before.
+    shape : (int, int)
+        FFT grid.
+    preconvolution : array, shape (py, px), float64, optional
+        Of sum 1; makes it a score correction.
+    psf : array, shape (n, h, w) or (1, h, w), float64, optional
+        PSFs to correct along the way.
+    """
+
+    def __init__(
+        self,
+        kernels: Array,
+        v1: Array,
+        v2: Array,
+        shape: tuple[int, int],
+        *,
+        preconvolution: Array | None = None,
+        psf: Array | None = None,
+    ) -> None:
+        self.shape, self.n_columns = shape, shape[1] // 2 + 1
+        self.v1, self.v2 = v1[:, None, None], v2[:, None, None]
+        self.target = self.v1 + self.v2 * kernels.sum(axis=(-2, -1), keepdims=True) ** 2
+        self.kernel = StampTransform(kernels, shape)
+        self.preconvolution = None if preconvolution is None else StampTransform(preconvolution[None], shape)
+        self.psf = None if psf is None else StampTransform(psf, shape)
+        self._column_weights = column_weights(array_module(kernels), shape)
+
+    def block(self, columns: slice = slice(None)) -> Block:
+        """The correction at some columns."""
+        xp = array_module(self._column_weights)
+        weights = self._column_weights[columns]
+        k2 = _power(self.kernel(columns))
+        p2 = None
+        with quiet(xp):  # NaN variances give a NaN correction
+            if self.preconvolution is None:
+                squared = self.target / (self.v1 + self.v2 * k2)
+                correction = xp.sqrt(squared)
+            else:
+                p2 = xp.maximum(_power(self.preconvolution(columns)), _SCORE_FLOOR)
+                correction = self.target / (self.v1 + self.v2 * k2 / p2)
+                squared = correction * correction
+        convolved = (squared * k2).sum(axis=1) @ weights
+        if p2 is not None:
+            squared *= p2
+        sums = xp.stack([squared.sum(axis=1) @ weights, convolved])
+        stamps = None
+        if self.psf is not None:
+            stamps = self.psf.cropped_inverse(self.psf(columns) * correction, columns, weights)
+        return Block(correction, sums, stamps)
+
+    def overall(self, correction: Array) -> tuple[Array, Array]:
+        """Transforms of what acts on the unconvolved and on the convolved image, from the whole correction."""
+        xp = array_module(correction)
+        c1 = correction if self.preconvolution is None else xp.conj(self.preconvolution()) * correction
+        return c1, self.kernel() * correction
+
+
+def _power(transform: Array) -> Array:
+    """Squared modulus."""
+    power = transform.real**2
+    power += transform.imag**2
+    return power
+
+
+def diffim_correction(kernel: Array, v1: float, v2: float, shape: tuple[int, int]) -> Array:
+    """
+    Fourier factor that whitens the noise of an image difference.
+
+    ``C = sqrt((v1 + v2 s^2) / (v1 + v2 |K|^2))`` with K the transform of the kernel and s its sum. It is 1 at zero
+    frequency, so that fluxes are kept, and depends on ``v2 / v1`` alone.
+
+    Parameters
+    ----------
+    kernel : array, shape (ky, kx), float
+        PSF-matching kernel; its place on the stamp does not matter.
+    v1, v2 : float
+        Variances per pixel of the image that was not convolved and of the one that was, before; in the image unit
+        squared.
+    shape : (int, int)
+        (y, x) size of the FFT grid, as from `fft_shape`.
+
+    Returns
+    -------
+    array, shape (shape[0], shape[1] // 2 + 1), float64
+        Real, in the order of `rfft2`, on the device of `kernel`.
+
+    Raises
+    ------
+    ValueError
+        If `kernel` is not a finite 2-d array that fits on the grid, or the variances are not finite, `v1` positive and
+        `v2` at least 0.
+
+    References
+    ----------
+    DMTN-021 (dmtn-021.lsst.io), equation 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kernel = np.array([[0, 0.125, 0], [0.125, 0.5, 0.125], [0, 0.125, 0]])
+    >>> c = diffim_correction(kernel, 1.0, 2.0, (8, 8))
+    >>> c.shape, float(c[0, 0]), round(float(c.max()), 3)
+    ((8, 5), 1.0, 1.732)
+    """
+    return _one(kernel, v1, v2, shape, None)
+
+
+def score_correction(
+    kernel: Array, v1: float, v2: float, shape: tuple[int, int], preconvolution_kernel: Array
+) -> Array:
+    """
+    Fourier factor that turns a pre-convolved difference into a detection statistic.
+
+    ``C = (v1 + v2 s^2) / (v1 + v2 |K|^2 / |P|^2)`` with P the transform of the pre-convolution kernel, normalised to
+    sum 1. The noise of the result is correlated, by design. At high frequencies C is a ratio of rounding errors, which
+    does no harm, since the image has no power there.
+
+    Parameters
+    ----------
+    kernel : array, shape (ky, kx), float
+        PSF-matching kernel that takes the template to the pre-convolved science image.
+    v1, v2, shape
+        As in `diffim_correction`; `v1` is the science image's.
+    preconvolution_kernel : array, shape (py, px), float
+        Its sum must not be 0.
+
+    Returns
+    -------
+    array, shape (shape[0], shape[1] // 2 + 1), float64
+
+    Raises
+    ------
+    ValueError
+        As in `diffim_correction`.
+
+    References
+    ----------
+    DMTN-179 (dmtn-179.lsst.io).
+    """
+    return _one(kernel, v1, v2, shape, check_preconvolution(preconvolution_kernel))
+
+
+def check_preconvolution(kernel: Array) -> Array:
+    """Pre-convolution kernel in float64, normalised to sum 1, or raise ValueError."""
+    values = check_stamp("preconvolution_kernel", kernel)
+    total = float(values.sum())
+    if total == 0:
+        raise ValueError("preconvolution_kernel has sum 0 and cannot be normalised; give a PSF or a kernel with a sum")
+    return values / total
+
+
+def _one(kernel: Array, v1: float, v2: float, shape: tuple[int, int], preconvolution: Array | None) -> Array:
+    """Correction of one kernel on the whole grid."""
+    values = check_stamp("kernel", kernel)
+    for name, stamp in (("kernel", values), ("preconvolution_kernel", preconvolution)):
+        if stamp is not None and (stamp.shape[0] > shape[0] or stamp.shape[1] > shape[1]):
+            raise ValueError(f"{name} has shape {stamp.shape} and does not fit on the grid {tuple(shape)}")
+    if not (0 < v1 < np.inf and 0 <= v2 < np.inf):
+        raise ValueError(f"variances must be finite, v1 positive and v2 at least 0; got v1 = {v1!r}, v2 = {v2!r}")
+    xp = array_module(values)
+    variances = (xp.asarray(np.array([float(v)])) for v in (v1, v2))
+    return Correction(values[None], *variances, (int(shape[0]), int(shape[1])), preconvolution=preconvolution).block()[
+        0
+    ][0]
