@@ -1,13 +1,14 @@
 """
-Coaddition of warped exposures that rejects artifacts and keeps variable stars.
+Coaddition that rejects artifacts and keeps variable stars; image differences with white noise.
 
-NumPy arrays in, NumPy arrays out; CuPy arrays in, CuPy arrays out. `coadd` is the place to start.
+NumPy arrays in, NumPy arrays out; CuPy arrays in, CuPy arrays out. `coadd` and `decorrelate` are the places to start.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from .artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
 from .backend import to_device, to_host
+from .cells import CellGrid
 from .coaddition import Coadd, NoWorkFound, assemble, coadd
 from .combination import stack
 from .configuration import (
@@ -21,11 +22,17 @@ from .configuration import (
     Prefilter,
     VarianceScaling,
 )
+from .decorrelation import Decorrelated, DecorrelatedCells, decorrelate, variance_mean
+from .decorrelation_config import DecorrelationConfig
 from .images import MaskedImage, WarpStack
 from .masks import MaskSchema
+from .matching import SpatialKernel
+from .mosaic import CellResult, CompositePsf, Mosaic, map_cells
+from .noise import NoiseStatistics, noise_statistics
+from .spectra import diffim_correction, fft_shape, score_correction
 
 if TYPE_CHECKING:
-    from .fits import read_image, read_warps
+    from .fits import read_image, read_kernel, read_warps
 
 __version__ = "0.1.0"
 
@@ -33,32 +40,49 @@ __all__ = [
     "STATISTICS",
     "Artifacts",
     "AssemblyConfig",
+    "CellGrid",
+    "CellResult",
     "Clipping",
     "Coadd",
     "CoaddConfig",
+    "CompositePsf",
+    "Decorrelated",
+    "DecorrelatedCells",
+    "DecorrelationConfig",
     "Detection",
     "Interpolation",
     "MaskSchema",
     "MaskedImage",
+    "Mosaic",
     "NoWorkFound",
+    "NoiseStatistics",
     "Persistence",
     "Prefilter",
+    "SpatialKernel",
     "VarianceScaling",
     "WarpStack",
     "assemble",
     "coadd",
+    "decorrelate",
+    "diffim_correction",
+    "fft_shape",
     "filter_artifacts",
     "find_artifacts",
+    "map_cells",
+    "noise_statistics",
     "prefilter_artifacts",
     "propagate_edges",
     "read_image",
+    "read_kernel",
     "read_warps",
+    "score_correction",
     "stack",
     "to_device",
     "to_host",
+    "variance_mean",
 ]
 
-_FROM_FITS = ("read_image", "read_warps")
+_FROM_FITS = ("read_image", "read_kernel", "read_warps")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -59,9 +60,33 @@ def parse_value(text: str) -> Any:
     return text
 
 
-def read_options(file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+def check_positive(values: Mapping[str, float | None]) -> None:
+    """Raise UsageError unless every value, by the name it is typed under, is positive and finite, or None."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{name} must be positive, got {value}")
+
+
+def read_options(
+    file: str | None,
+    assignments: Sequence[str],
+    *,
+    tables: Collection[str] | None = None,
+    example: str = "detect.thresholdValue=5",
+) -> dict[str, Any]:
     """
     Options by dotted name: those of a TOML file, then `NAME=VALUE` texts, of which later ones win.
+
+    Parameters
+    ----------
+    file : str or None
+        TOML; a table in it is a prefix of names, unless it is the value of an option.
+    assignments : sequence of str
+        Values are taken as `parse_value` takes them.
+    tables : collection of str, optional
+        Names of the options whose value is itself a table; those of a coadd when left out.
+    example : str
+        For the message.
 
     Raises
     ------
@@ -70,12 +95,12 @@ def read_options(file: str | None, assignments: Sequence[str]) -> dict[str, Any]
     ValueError
         If it is not TOML, or a text is not `NAME=VALUE`.
     """
-    options = {} if file is None else _flat(_read_toml(file), tables=_table_options())
+    options = {} if file is None else _flat(_read_toml(file), tables=_table_options() if tables is None else tables)
     for text in assignments:
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise UsageError(f"-c takes NAME=VALUE, such as detect.thresholdValue=5, got {text!r}")
+            raise UsageError(f"-c takes NAME=VALUE, such as {example}, got {text!r}")
         options.pop(name, None)  # to the end: under another spelling of its name, too, the last one wins
         options[name] = parse_value(value)
     return options
@@ -90,7 +115,7 @@ def _read_toml(file: str) -> dict[str, Any]:
 
 
 def _table_options() -> frozenset[str]:
-    """Names of the options whose value is itself a table."""
+    """Names of the options of a coadd whose value is itself a table."""
     from .configuration import CoaddConfig
     from .options import leaves
 
@@ -98,7 +123,7 @@ def _table_options() -> frozenset[str]:
     return frozenset(name for path, lsst in tables for name in (".".join(path), lsst) if name)
 
 
-def _flat(table: Mapping[str, Any], *, tables: frozenset[str], prefix: str = "") -> dict[str, Any]:
+def _flat(table: Mapping[str, Any], *, tables: Collection[str], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted names."""
     flat: dict[str, Any] = {}
     for key, value in table.items():

@@ -8,7 +8,7 @@ around it for whatever looks at neighbours. Both are clipped to the image. `mosa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .images import check_pair
-from .options import option, with_overrides
+from .options import check_names, option, with_overrides
 from .pictures import Colour, Overlay, to_png, write_atomically
 
 ADJUSTMENTS = ("spacing", "size", "none")
@@ -52,6 +52,10 @@ def _check_size(name: str, value: Any) -> Pair:
 
 def _check_centroids(centroids: Any) -> tuple[Pair, ...] | None:
     """`centroids` as a tuple of (y, x), None where there are none, or ValueError."""
+    if not isinstance(centroids, Iterable) and centroids is not None:
+        raise ValueError(
+            f"centroids (cellCentroidsY, cellCentroidsX) must be a list of pairs (y, x), got {centroids!r}"
+        )
     pairs: list[Pair] = []
     for centroid in () if centroids is None else centroids:
         pair = _numbers(centroid)
@@ -139,12 +143,7 @@ class CellGrid:
         ):
             if not isinstance(switch, bool):
                 raise ValueError(f"{name} must be True or False, got {switch!r}")
-        if isinstance(self.bad_planes, str) or not all(isinstance(plane, str) for plane in self.bad_planes):
-            raise ValueError(
-                f"bad_planes (reducer.badMaskPlanes) must be names of mask planes, as ('BAD', 'NO_DATA'), got "
-                f"{self.bad_planes!r}"
-            )
-        checked["bad_planes"] = tuple(self.bad_planes)
+        checked["bad_planes"] = check_names("bad_planes (reducer.badMaskPlanes)", self.bad_planes)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 

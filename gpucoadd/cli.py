@@ -1,30 +1,26 @@
 """
-The command line: `gpucoadd coadd`, `demo`, `view`, `info`.
+The command line: `gpucoadd coadd`, `decorrelate`, `demo`, `view`, `info`.
 
 It calls the public functions and adds three things: outputs appear together when everything is done and not at all
 when something failed; messages are single lines; and the exit code tells whose error it was (2 the user's, 1 ours).
-
-Why the imports are inside functions: `gpucoadd --help` and a wrong option should answer at once.
+What each command does is in `commands` and `decorrelating`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import metadata
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from .arguments import UsageError, parse_memory, read_options
-from .outputs import Staging, check_outputs, file_name
-from .terminal import is_users, message_of, one_line_messages, progress_bars, say, tell
+from .arguments import UsageError
+from .commands import run_coadd, run_demo, run_info, run_view, version
+from .decorrelating import run_decorrelate
+from .terminal import is_users, message_of, one_line_messages, say
 
 _DONE, _OURS, _YOURS, _INTERRUPTED = 0, 1, 2, 130
+_DESCRIPTION = "Coadd warped exposures and reject artifacts; whiten the noise of image differences."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="gpucoadd", description="Coadd warped exposures and reject artifacts.")
-    parser.add_argument("--version", action="version", version=f"gpucoadd {_version('gpucoadd')}")
+    parser = _Parser(prog="gpucoadd", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"gpucoadd {version('gpucoadd')}")
     common = _Parser(add_help=False)
     common.add_argument("--verbose", action="store_true", help="say more, and show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -88,18 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     coadd.add_argument("warps", nargs="+", metavar="WARPS", help="FITS files, or folders of them")
     coadd.add_argument("--psf-matched", nargs="+", metavar="WARPS", help="their PSF-matched twins, paired by epoch id")
     coadd.add_argument("-o", "--out", required=True, metavar="OUT", help="the coadd, a FITS file; replaced if there")
-    coadd.add_argument("--config", metavar="FILE", help="TOML file of options, LSST's dotted names or ours")
-    coadd.add_argument(
-        "-c", dest="options", action="append", default=[], metavar="NAME=VALUE", help="one option; wins over --config"
-    )
     coadd.add_argument("--artifact-masks", metavar="DIR", help="write one mask per epoch, <epoch>.fits, plane CLIPPED")
     coadd.add_argument("--save-count-image", metavar="FILE", help="write in how many epochs each pixel stood out")
     coadd.add_argument("--memory", metavar="SIZE", help="such as 4G or 512MiB; half of the machine's when left out")
-    coadd.add_argument("--threads", type=int, metavar="N", help="one per processor when left out")
-    coadd.add_argument("--device", default="auto", metavar="DEVICE", help="auto (default), cpu, cuda or cuda:1")
     coadd.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="where the files do not tell it")
+    _add_options_and_machine(coadd)
 
-    demo = command("demo", run_demo, "simulate a sky with planted artifacts, coadd it, and report what was found")
+    text = "whiten the noise of an image difference; existing output files are replaced"
+    _add_decorrelate_words(command("decorrelate", run_decorrelate, text))
+
+    demo = command("demo", run_demo, "simulate a sky and a difference, coadd, decorrelate, report what was found")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the result (default: demo)")
     demo.add_argument("--seed", type=int, default=1, help="another seed, another sky (default: 1)")
     demo.add_argument("--epochs", type=int, default=12, metavar="N", help="number of warps (default: 12)")
@@ -113,119 +107,61 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# ------------------------------------------------------------------------------------------------ the commands
+def _add_options_and_machine(parser: argparse.ArgumentParser) -> None:
+    """What a command that computes takes besides its images."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file of options, LSST's dotted names or ours")
+    parser.add_argument(
+        "-c", dest="options", action="append", default=[], metavar="NAME=VALUE", help="one option; wins over --config"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="one per processor when left out")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto (default), cpu, cuda or cuda:1")
 
 
-def run_coadd(args: argparse.Namespace) -> None:
-    """`gpucoadd coadd`: read, coadd, write, and say what happened."""
-    files = [name for name in (args.out, args.save_count_image) if name is not None]
-    check_outputs(files, args.artifact_masks, inputs=[*args.warps, *(args.psf_matched or ())])
-    memory = None if args.memory is None else parse_memory(args.memory)
-    for name, value in (("--threads", args.threads), ("--psf-fwhm", args.psf_fwhm)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{name} must be positive, got {value}")
+def _add_decorrelate_words(parser: argparse.ArgumentParser) -> None:
+    images = parser.add_argument_group("images")
+    images.add_argument("--science", required=True, metavar="S", help="FITS file with image, variance and mask")
+    images.add_argument("--template", required=True, metavar="T", help="the same, warped to it but not matched")
+    images.add_argument(
+        "--difference", required=True, metavar="D", help="their difference; its variance and mask may be missing"
+    )
+    images.add_argument(
+        "--kernel",
+        required=True,
+        metavar="K",
+        help="the matching kernel: the image HDU KERNEL or the first one, or HDUs KERNEL_BASIS and "
+        "KERNEL_COEFFICIENTS as gpucoadd.fits.write_kernel makes them",
+    )
+    images.add_argument("-o", "--out", required=True, metavar="OUT", help="the result, a FITS file; replaced if there")
+    for image in ("science", "template"):
+        words = f"PSF stamp of the {image} image; if it is needed and left out, the image HDU PSF of its file is taken"
+        images.add_argument(f"--{image}-psf", metavar="FILE", help=words)
 
-    import gpucoadd
+    how = parser.add_argument_group("how the images were made")
+    how.add_argument("--science-convolved", action="store_true", help="the kernel convolved the science image")
+    how.add_argument("--score", action="store_true", help="D is a pre-convolved difference; make a score image")
+    how.add_argument(
+        "--preconvolution-kernel", metavar="FILE", help="with --score; the science PSF when left out (HDU KERNEL)"
+    )
+    how.add_argument("--even-kernel", action="store_true", help="take kernels of even sides, whose origin is n//2")
+    how.add_argument(
+        "--position",
+        nargs=2,
+        type=float,
+        metavar=("Y", "X"),
+        help="where to take a kernel that varies, in parent pixels; the middle of D when left out",
+    )
+    for image in ("science", "template"):
+        words = f"mean variance of the {image} image; measured when left out"
+        how.add_argument(f"--{image}-variance", type=float, metavar="V", help=words)
+    how.add_argument("--ignore-planes", metavar="A,B", help="mask planes whose pixels do not count in these means")
 
-    from . import backend
-
-    config = gpucoadd.CoaddConfig.from_names(read_options(args.config, args.options))
-    kind, number = backend.resolve_device(args.device)
-    device = kind if kind == "cpu" else f"{kind}:{number}"
-    warps = gpucoadd.read_warps(args.warps, psf_matched=args.psf_matched, device=device, psf_fwhm=args.psf_fwhm)
-    settings: dict[str, Any] = {"config": config, "memory": memory, "threads": args.threads}
-    read_before, began = _seconds_reading(warps), time.perf_counter()
-    with progress_bars() as progress:
-        if progress is not None:
-            settings["progress"] = progress
-        result = gpucoadd.coadd(warps, **settings)
-    computed = time.perf_counter()
-    n_clipped = _write_coadd(result, args)
-    written = time.perf_counter()
-    reading = _seconds_reading(warps)
-
-    n_all = warps.shape[0]
-    n_pixels = len(result.epochs) * result.image.size
-    tell("device", f"{device} ({_twin_name(kind)})")
-    tell("epochs", f"{len(result.epochs)} of {n_all} kept")
-    tell("clipped", f"{n_clipped} pixels, {100 * n_clipped / n_pixels:.3f} % of those in the epochs kept")
-    computing = max(0.0, computed - began - (reading - read_before))
-    tell("seconds", f"{reading:.2f} reading, {computing:.2f} computing, {written - computed:.2f} writing")
-    tell("wrote", ", ".join(str(name) for name in (*files, args.artifact_masks) if name is not None))
-
-
-def _write_coadd(result: Any, args: argparse.Namespace) -> int:
-    """Write everything, then move all of it into place; the number of clipped pixels."""
-    import numpy as np
-
-    from . import backend, fits
-
-    grid = {"origin": result.origin, "wcs": result.wcs, "provenance": result.provenance}
-    artifacts = result.artifacts
-    bit = np.int32(result.schema.bitmask("CLIPPED"))
-    n_clipped = 0
-    with Staging() as staging:
-        result.write(staging.place(args.out))
-        if args.save_count_image is not None:
-            fits.write_array(staging.place(args.save_count_image), artifacts.epoch_count, extname="EPOCH_COUNT", **grid)
-        for position, epoch in enumerate(artifacts.epochs):
-            clipped = backend.to_host(artifacts.plane("clipped", position))
-            n_clipped += int(np.count_nonzero(clipped))
-            if args.artifact_masks is not None:
-                path = staging.place(Path(args.artifact_masks) / f"{file_name(epoch)}.fits")
-                fits.write_mask(path, np.where(clipped, bit, np.int32(0)), schema=result.schema, **grid)
-    return n_clipped
-
-
-def run_demo(args: argparse.Namespace) -> None:
-    """`gpucoadd demo`: the whole package on a simulated sky."""
-    check_outputs([], args.out, inputs=[])
-    from . import demo
-
-    demo.run_demo(args.out, seed=args.seed, n_epochs=args.epochs, size=args.size)
-
-
-def run_view(args: argparse.Namespace) -> None:
-    """`gpucoadd view`: a picture of a file."""
-    if not args.out.lower().endswith(".png"):
-        raise UsageError(f"the picture is a PNG; give a name that ends with .png, got {args.out}")
-    check_outputs([args.out], None, inputs=[args.file])
-    from . import pictures
-
-    with Staging() as staging:
-        pictures.view(args.file, staging.place(args.out))
-    tell("wrote", args.out)
-
-
-def run_info(args: argparse.Namespace) -> None:
-    """`gpucoadd info`: versions, device, and which twin runs."""
-    import platform
-
-    from . import backend
-
-    tell("gpucoadd", _version("gpucoadd"))
-    tell("python", f"{platform.python_version()} on {platform.platform()}")
-    for package in ("numpy", "scipy", "astropy"):
-        tell(package, _version(package))
-    for name, value in backend.describe():
-        tell(name, value)
-    tell("processors", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        tell("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB")
-    tell("twin", _twin_name("cuda" if backend.has_device() else "cpu"))
-
-
-def _twin_name(kind: str) -> str:
-    return "gpucoadd.fallback, NumPy" if kind == "cpu" else "gpucoadd.kernels, CuPy"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _seconds_reading(warps: Any) -> float:
-    stacks = [stack for stack in (warps, warps.psf_matched) if stack is not None]
-    return sum(getattr(stack.source, "seconds_reading", 0.0) for stack in stacks)
+    what = parser.add_argument_group("what to do")
+    what.add_argument(
+        "--cells", action="store_true", help="cell by cell; also switched on by -c cells.cell_size=... and its like"
+    )
+    what.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="the unit of the cells' sizes")
+    what.add_argument("--save-cells", metavar="PNG", help="draw the boxes of the cells")
+    what.add_argument("--complete-variance", action="store_true", help="convolve the variance planes; slower")
+    what.add_argument("--precision", choices=("double", "single"), help="of the Fourier transforms (default: double)")
+    what.add_argument("--edge", choices=("zero", "reflect"), help="what lies beyond the edges (default: zero)")
+    _add_options_and_machine(parser)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import math
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, quiet
+from .backend import Array, array_module, is_host, quiet, to_host
+from .workers import cut
 
 IQR_TO_SIGMA = 0.741301109252802  # of a Gaussian; the figure LSST clips with
-_LARGE = 1 << 16  # samples; with more the search of the clip's ends in an ordered sample beats comparing all
+_INFINITE = np.float32(np.inf)
+_PIECE = 1 << 15  # samples that are summed at once on the host: they stay in the cache
+_LARGE = 1 << 16  # samples; of more than that, a clip can do without most of the order
+_BODY = 0.6  # of the first half width; the bounds of later rounds are hardly ever closer to the centre
 
 
 def ordered_samples(plane: Array, good: Array) -> Array:
@@ -21,6 +26,24 @@ def ordered_samples(plane: Array, good: Array) -> Array:
     values[bad] = xp.inf
     values.sort()
     return values[: values.shape[0] - bad.shape[0]]
+
+
+def good_samples(plane: Array, mask: Array, bits: int) -> tuple[Array, int]:
+    """
+    The finite values of `plane` whose pixel has none of `bits` in `mask`; +inf in place of the others.
+
+    Gives a 1-d copy, and how many are good; waits for the device.
+    """
+    xp = array_module(plane)
+    values, flags = plane.reshape(-1), mask.reshape(-1)
+    samples = xp.empty_like(values)
+    n = 0
+    for piece in cut(values.shape[0], _PIECE if is_host(xp) else values.shape[0]):
+        good = (flags[piece] & bits) == 0
+        good &= xp.isfinite(values[piece])
+        samples[piece] = xp.where(good, values[piece], _INFINITE)
+        n += int(xp.count_nonzero(good))
+    return samples, n
 
 
 def quantile(ordered: Array, fraction: float) -> float:
@@ -34,9 +57,7 @@ def quantile(ordered: Array, fraction: float) -> float:
     return low if position == below else low + (float(ordered[below + 1]) - low) * (position - below)
 
 
-def clipped_statistics(
-    ordered: Array, *, sigma: float, iterations: int, with_variance: bool = True
-) -> tuple[float, float, int]:
+def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tuple[float, float, int]:
     """
     Mean, de-biased variance and number of the samples that stay after clipping.
 
@@ -49,8 +70,6 @@ def clipped_statistics(
     iterations : int
         Rounds; the first is about the median with the quartile width, the following about the
         clipped mean. Each starts again from all samples.
-    with_variance : bool
-        If False, the variance of the last round is not computed, and what is given for it means nothing.
 
     Returns
     -------
@@ -61,30 +80,94 @@ def clipped_statistics(
     -----
     As LSST's `afw` statistics MEANCLIP and VARIANCECLIP without weights.
     """
-    xp = array_module(ordered)
-    n = ordered.shape[0]
-    if n == 0:
+    if ordered.shape[0] == 0:
         return math.nan, math.nan, 0
-    centre = quantile(ordered, 0.5)
-    first_width = sigma * IQR_TO_SIGMA * (quantile(ordered, 0.75) - quantile(ordered, 0.25))
-    half_width = first_width
+    centre, half_width = _first_bounds(ordered, sigma)
+    moments = _Moments(ordered, centre, is_ordered=True)
+    return _rounds(moments, centre, half_width, sigma=sigma, iterations=iterations)
+
+
+def _first_bounds(ordered: Array, sigma: float) -> tuple[float, float]:
+    """Centre and half width of the first round: median, and the quartile width as that of a Gaussian."""
+    width = quantile(ordered, 0.75) - quantile(ordered, 0.25)
+    return quantile(ordered, 0.5), sigma * IQR_TO_SIGMA * width
+
+
+def _rounds(
+    moments: _Moments,
+    centre: float,
+    half_width: float,
+    *,
+    sigma: float,
+    iterations: int,
+    unordered: tuple[float, float] | None = None,
+) -> tuple[float, float, int]:
+    """The rounds of the clip; `_Disordered` if a bound falls between the values `unordered`."""
+    ordered = moments.ordered
+    n, first_width = ordered.shape[0], half_width
     mean = variance = math.nan
-    for iteration in range(iterations):
+    low = high = 0
+    for _ in range(iterations):
         if math.isnan(centre) or math.isnan(half_width):
             return math.nan, math.nan, 0
+        if unordered and (centre - half_width >= unordered[0] or centre + half_width <= unordered[1]):
+            raise _Disordered
         low, high = _span(ordered, centre, half_width)
-        kept = ordered[low:high]
-        count = high - low
-        if count <= 0:
+        if high <= low:
             return math.nan, math.nan, 0
-        mean = float(kept.sum(dtype=xp.float64)) / count
+        mean, variance = moments.of(low, high)
         centre = mean
-        if not with_variance and iteration == iterations - 1:
-            break
-        deviation = xp.subtract(kept, mean, dtype=xp.float64)
-        variance = float((deviation * deviation).sum()) / (count - 1) if count > 1 else math.nan
         half_width = sigma * math.sqrt(max(variance, 0.0)) if n > 1 else first_width
-    return mean, variance, count
+    return mean, variance, high - low
+
+
+class _Disordered(Exception):
+    """A sample is not ordered where it would have to be."""
+
+
+class _Moments:
+    """
+    Mean and variance of slices of an ordered sample.
+
+    Slices of successive rounds differ at their ends only, so the sums of one are mended to those of the next.
+    """
+
+    def __init__(self, ordered: Array, origin: float, *, is_ordered: bool) -> None:
+        self.ordered, self._origin, self._is_ordered = ordered, origin, is_ordered
+        self._low = self._high = 0
+        self._sums = np.zeros(2)  # of the deviations from the origin, and of their squares
+
+    def of(self, low: int, high: int) -> tuple[float, float]:
+        """Mean and de-biased variance (NaN of a single one) of ``ordered[low:high]``, which is not empty."""
+        changed = abs(low - self._low) + abs(high - self._high)
+        if low >= self._high or high <= self._low or changed > (high - low) // 8:
+            self._low = self._high = low
+            self._sums = np.zeros(2)
+        self._sums = (
+            self._sums
+            + self._signed(low, self._low)
+            + self._signed(self._high, high)  # the other way round where the slice has shrunk
+        )
+        self._low, self._high = low, high
+        n = high - low
+        if self._is_ordered:
+            ends = to_host(self.ordered[low : high : max(n - 1, 1)])
+            if ends[0] == ends[-1]:  # rounding must not tell equal samples apart: the next round would keep none
+                return float(ends[0]), 0.0 if n > 1 else math.nan
+        shift, squares = self._sums[0] / n, self._sums[1]
+        return float(self._origin + shift), float((squares - n * shift * shift) / (n - 1)) if n > 1 else math.nan
+
+    def _signed(self, start: int, stop: int) -> np.ndarray:
+        """Sums over ``ordered[start:stop]``, or less those over ``ordered[stop:start]``."""
+        if start > stop:
+            return -self._signed(stop, start)
+        xp = array_module(self.ordered)
+        sums = np.zeros(2)
+        step = _PIECE if is_host(xp) else max(stop - start, 1)
+        for first in range(start, stop, step):
+            deviation = xp.subtract(self.ordered[first : min(first + step, stop)], self._origin, dtype=xp.float64)
+            sums += to_host(xp.stack([deviation.sum(), deviation @ deviation]))
+        return sums
 
 
 def _span(ordered: Array, centre: float, half_width: float) -> tuple[int, int]:
@@ -100,9 +183,72 @@ def _span(ordered: Array, centre: float, half_width: float) -> tuple[int, int]:
     return int(low), int(high)
 
 
+def clipped_mean(samples: Array, n: int, *, sigma: float, iterations: int) -> float:
+    """
+    The mean of `clipped_statistics`, of samples in any order.
+
+    Parameters
+    ----------
+    samples : array, shape (m,), float32
+        The good samples, finite, among +inf. They are reordered.
+    n : int
+        How many are good.
+    sigma, iterations
+        As in `clipped_statistics`.
+
+    Returns
+    -------
+    float
+        NaN when nothing stays. Waits for the device.
+    """
+    if is_host(array_module(samples)) and n > _LARGE:
+        centre, half_width, unordered = _order_tails(samples, n, sigma)
+        if unordered is not None:
+            moments = _Moments(samples[:n], centre, is_ordered=False)
+            with contextlib.suppress(_Disordered):
+                return _rounds(moments, centre, half_width, sigma=sigma, iterations=iterations, unordered=unordered)[0]
+    samples.sort()
+    return clipped_statistics(samples[:n], sigma=sigma, iterations=iterations)[0]
+
+
+def _order_tails(samples: np.ndarray, n: int, sigma: float) -> tuple[float, float, tuple[float, float] | None]:
+    """
+    Order a sample of n among +inf no more than a clip needs: median, quartiles, and the tails where its bounds fall.
+
+    Gives the bounds of the first round, and between which values nothing is in order; None if the quartiles are one.
+    """
+    first, middle, third = (int(fraction * (n - 1)) for fraction in (0.25, 0.5, 0.75))
+    _place(samples, middle)
+    _place(samples[:middle], first)
+    _place(samples[middle + 1 :], third - middle - 1)
+    centre, half_width = _first_bounds(samples[:n], sigma)
+    if half_width == 0:
+        return centre, half_width, None
+    reach = _BODY * half_width
+    below, above = np.float32(centre - reach), np.float32(centre + reach)
+    low, high = samples[: first + 1], samples[third + 1 :]
+    n_low, n_high = np.count_nonzero(low < below), np.count_nonzero(high > above)
+    if n_low < low.shape[0]:
+        low.partition(n_low)
+    if n_high < high.shape[0]:
+        high.partition(high.shape[0] - n_high - 1)
+    low[:n_low].sort()
+    high[high.shape[0] - n_high :].sort()
+    return centre, half_width, (float(below), float(above))
+
+
+def _place(samples: np.ndarray, rank: int) -> None:
+    """Reorder so that the elements of this rank and of the next are in place, with smaller ones before."""
+    samples.partition(rank)
+    rest = samples[rank + 1 :]
+    if rest.shape[0]:
+        least = int(rest.argmin())
+        rest[0], rest[least] = rest[least], rest[0]
+
+
 def clipped_means(samples: Array, good: Array, *, sigma: float, iterations: int) -> Array:
     """
-    Clipped means of n samples, by the rules of `clipped_statistics`.
+    Clipped means of many small samples at once, by the rules of `clipped_statistics`.
 
     Parameters
     ----------
@@ -115,15 +261,9 @@ def clipped_means(samples: Array, good: Array, *, sigma: float, iterations: int)
     Returns
     -------
     array, shape (n,), float64
-        NaN where nothing stays. Many small samples are worked on together; large ones singly, which waits for a device.
+        NaN where nothing stays.
     """
     xp = array_module(samples)
-    if samples.shape[1] > _LARGE:
-        means = [
-            clipped_statistics(ordered_samples(*one), sigma=sigma, iterations=iterations, with_variance=False)[0]
-            for one in zip(samples, good)
-        ]
-        return xp.asarray(np.array(means))
     ordered = xp.sort(xp.where(good, samples, xp.inf), axis=1).astype(xp.float64)
     n = good.sum(axis=1)
     present = xp.arange(ordered.shape[1]) < n[:, None]

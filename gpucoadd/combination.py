@@ -16,7 +16,7 @@ import numpy as np
 
 from . import primitives
 from .backend import Array, array_module, is_host
-from .clipping import clipped_statistics, ordered_samples
+from .clipping import clipped_mean, good_samples
 from .configuration import AssemblyConfig, Clipping, Interpolation
 from .fallback import Rules
 from .images import MaskedImage, WarpStack, check_planes
@@ -229,13 +229,9 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
         xp = array_module(image)
         if bool(xp.isnan(image).all()):
             return None
-        good = xp.isfinite(variance)
-        good &= (mask & reject) == 0
-        ordered = ordered_samples(variance, good)
         clipping = config.clipping
-        mean, _, _ = clipped_statistics(
-            ordered, sigma=clipping.sigma, iterations=clipping.iterations, with_variance=False
-        )
+        samples, n_good = good_samples(variance, mask, reject)
+        mean = clipped_mean(samples, n_good, sigma=clipping.sigma, iterations=clipping.iterations)
         return 1.0 / mean if mean != 0 else np.inf
 
     indices: list[int] = []

@@ -12,6 +12,7 @@ corrected from the untouched difference.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from .images import MaskedImage, check_dtype, check_schema
 from .masks import MaskSchema
 from .matching import SpatialKernel
 from .mosaic import CompositePsf
+from .spectra import Correction
 from .workers import check_threads
 
 
@@ -49,10 +51,8 @@ class Decorrelated:
     psf : array, shape (h, w), float64, or None
         PSF of the image that was not convolved after the correction, sum 1; in cells, that of the one nearest to the
         middle. None if no PSF was given. In score mode it is *not* the PSF of the score image; a warning says so.
-    correction : array, shape (ny, nx // 2 + 1), float64, or None
-        The Fourier factor in the order of `rfft2`, of a whole image; None in cells and where nothing was done.
     fft_shape : (int, int) or None
-        (ny, nx), as `correction`.
+        (ny, nx) of the FFT grid, of a whole image.
     kernel_position : (float, float) or None
         (y, x) at which the kernel was taken, of a whole image.
     science_variance, template_variance : float or None
@@ -61,6 +61,8 @@ class Decorrelated:
         In cells: what was done in each.
     config : DecorrelationConfig
         The options used.
+    model : Correction or None
+        What `correction` is made of.
     """
 
     image: Array
@@ -72,12 +74,21 @@ class Decorrelated:
     wcs: Any = None
     unit: str | None = None
     psf: Array | None = None
-    correction: Array | None = None
     fft_shape: tuple[int, int] | None = None
     kernel_position: tuple[float, float] | None = None
     science_variance: float | None = None
     template_variance: float | None = None
     cells: DecorrelatedCells | None = None
+    model: Correction | None = dataclasses.field(default=None, repr=False)
+
+    @functools.cached_property
+    def correction(self) -> Array | None:
+        """
+        The Fourier factor of a whole image: (ny, nx // 2 + 1) float64 in `rfft2` order, made when first asked for.
+
+        None in cells, and where nothing was done.
+        """
+        return None if self.model is None else self.model.whole()[0]
 
     def psf_at(self, y: float, x: float) -> Array:
         """

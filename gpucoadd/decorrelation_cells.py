@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from .decorrelation_inputs import Inputs, middle
 from .decorrelation_steps import Batch, Corrected, all_nan, correct
 from .mosaic import Mosaic
 from .workers import in_order
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 20, 1 << 28  # of spectrum that goes through one FFT call
 
@@ -83,6 +86,16 @@ def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dic
     if not merged.any():
         side = inputs.sides[int(not np.isnan(levels[0]).all())]
         inputs.check_level(side, math.nan)
+    unusable = np.isnan(levels).any(axis=0)
+    if unusable.any():
+        logger.warning(
+            "%d of %d cells have no good pixel to measure a variance on: %d are left out, %d keep the difference as it "
+            "was, since the science or the template image is NaN throughout",
+            np.count_nonzero(unusable),
+            len(inner),
+            np.count_nonzero(unusable & ~merged),
+            np.count_nonzero(unusable & merged),
+        )
     with np.errstate(invalid="ignore"):
         ratios = levels[1] / levels[0]
     inputs.warn(ratios[np.isfinite(ratios)])

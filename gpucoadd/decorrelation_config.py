@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .cells import CellGrid
 from .filtering import PRECISIONS
-from .options import group, option, with_overrides
+from .options import check_names, group, option, with_overrides
 
 IGNORED_PLANES = ("INTRP", "EDGE", "DETECTED", "SAT", "CR", "BAD", "NO_DATA", "DETECTED_NEGATIVE")
 EDGES = ("zero", "reflect")
@@ -49,9 +50,7 @@ class DecorrelationConfig:
     edge: str = EDGES[0]
 
     def __post_init__(self) -> None:
-        if isinstance(self.ignore_planes, str):
-            raise TypeError(f"ignore_planes must be a sequence of names, got the string {self.ignore_planes!r}")
-        object.__setattr__(self, "ignore_planes", tuple(self.ignore_planes))
+        object.__setattr__(self, "ignore_planes", check_names("ignore_planes", self.ignore_planes))
         if not isinstance(self.complete_variance, bool):
             raise TypeError(f"complete_variance must be True or False, got {self.complete_variance!r}")
         if self.cells is not None and not isinstance(self.cells, CellGrid):
@@ -122,6 +121,10 @@ class DecorrelationConfig:
         """
         ours = {field.name for field in dataclasses.fields(cls)} - {"cells"}
         grid_names = {f"cells.{field.name}" for field in dataclasses.fields(CellGrid)}
+        for name in options:
+            if name.startswith("cells.") and name not in grid_names:
+                near = difflib.get_close_matches(name, grid_names, n=3, cutoff=0.4)
+                raise ValueError(f"no configuration field {name!r}; nearest: {', '.join(near) or 'none'}")
         own = {name: value for name, value in options.items() if name in ours}
         grid_own = {name.removeprefix("cells."): v for name, v in options.items() if name in grid_names}
         lsst = {name: value for name, value in options.items() if name not in ours | grid_names}

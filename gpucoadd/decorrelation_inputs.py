@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backend import Array, array_module, is_host, to_host
-from .clipping import clipped_means
+from .clipping import clipped_mean, clipped_means, good_samples
 from .decorrelation_config import IGNORED_PLANES, DecorrelationConfig
 from .images import MaskedImage
 from .masks import MaskSchema
@@ -45,10 +45,13 @@ def clipped_variance(variance: Array, mask: Array, bits: int) -> Array:
     """Clipped means, 3 rounds at 3 sigma, of n variance planes (n, h, w): (n,) float64, NaN without a good pixel."""
     xp = array_module(variance)
     values = variance.astype(xp.float32, copy=False)
+    clip = {"sigma": 3.0, "iterations": 3}
+    if len(values) == 1:
+        return xp.asarray(np.array([clipped_mean(*good_samples(values[0], mask[0], bits), **clip)]))
     good = xp.isfinite(values)
     good &= (mask & bits) == 0
     shape = (len(values), -1)
-    return clipped_means(values.reshape(shape), good.reshape(shape), sigma=3.0, iterations=3)
+    return clipped_means(values.reshape(shape), good.reshape(shape), **clip)
 
 
 def ignored_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
@@ -95,6 +98,8 @@ class Inputs:
         """Kernels at (n, 2) positions (y, x): (n, ky, kx), or (1, ky, kx) of one that is the same everywhere."""
         varies = isinstance(self.kernel, SpatialKernel)
         kernels = self.kernel.at(positions[:, 0], positions[:, 1]) if varies else self.kernel[None]
+        if varies and not bool(array_module(kernels).isfinite(kernels).all()):
+            raise ValueError("kernel is not finite where it is taken; its polynomials overflow so far from their field")
         if not self.template_matched and bool((kernels.sum(axis=(1, 2)) == 0).any()):
             raise ValueError("kernel has sum 0; a difference with a convolved science image was divided by that sum")
         return kernels
@@ -202,7 +207,7 @@ def prepare(
         preconvolution,
         template_matched,
         config,
-        threads,
+        threads if is_host(array_module(difference.image)) else 1,
     )
 
 
@@ -248,7 +253,10 @@ def _check_fits(name: str, shape: tuple[int, int], difference: MaskedImage) -> N
 def _check_psf(name: str, psf: Any, difference: MaskedImage) -> Any:
     if psf is None or hasattr(psf, "at"):
         return psf
-    return check_stamp(name, _beside(difference, **{name: psf}))
+    stamp = check_stamp(name, _beside(difference, **{name: psf}))
+    if float(stamp.sum()) == 0:
+        raise ValueError(f"{name} has sum 0 and cannot be normalised; give a PSF with a positive sum")
+    return stamp
 
 
 def _check_preconvolution(source: Any, difference: MaskedImage) -> Array:
@@ -262,7 +270,7 @@ def _check_preconvolution(source: Any, difference: MaskedImage) -> Array:
 def _check_variance(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not math.isfinite(value):
+    if isinstance(value, (bool, str)) or not np.isscalar(value) or not math.isfinite(value):
         raise ValueError(f"{name}_variance must be a finite number, got {value!r}")
     return float(value)
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backend import Array, array_module, fft, quiet, to_host
-from .decorrelation_inputs import Inputs
-from .filtering import apply, convolve_variance
+from .decorrelation_inputs import Inputs, Side
+from .filtering import apply, convolve_variance, weighted_sum
 from .spectra import Correction
+from .workers import in_order
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Corrected(NamedTuple):
     images: Array  # (n, h, w)
     variance: Array  # (n, h, w)
     psfs: Array | None  # (n, ph, pw) float64, sum 1
-    correction: Array | None  # (n, ny, nx // 2 + 1) float64
+    correction: Correction
 
 
 def correct(
@@ -46,18 +47,16 @@ def correct(
     *,
     offset: tuple[int, int] = (0, 0),
     size: tuple[int, int] | None = None,
-    keep: bool = False,
     threads: int = 1,
 ) -> Corrected:
     """
     Correct the images of a batch on the FFT grid `shape`, and make their variance planes anew.
 
-    What is given back is cut to `size` at `offset`, both (y, x); with the correction if `keep`.
+    What is given back is cut to `size` at `offset`, both (y, x).
     """
     xp = array_module(batch.images)
     size = batch.images.shape[1:] if size is None else size
     window = (slice(None), slice(offset[0], offset[0] + size[0]), slice(offset[1], offset[1] + size[1]))
-    complete = inputs.config.complete_variance
     correction = Correction(
         batch.kernels, batch.n1, batch.n2, shape, preconvolution=inputs.preconvolution, psf=batch.psfs
     )
@@ -68,32 +67,33 @@ def correct(
         size=size,
         dtype=inputs.difference.image.dtype,
         precision=inputs.config.precision,
-        keep=keep or complete,
         threads=threads,
     )
     with quiet(xp):
-        if complete:
-            c1, c2 = correction.overall(filtered.correction)
+        if inputs.config.complete_variance:
+            c1, c2 = correction.overall()
             variance = convolve_variance(batch.v1, c1, batch.n1, shape)[window]
             variance += convolve_variance(batch.v2, c2, batch.n2, shape)[window]
         else:
-            w1, w2 = (w[:, None, None].astype(batch.v1.dtype) for w in filtered.weights)
-            variance = w1 * batch.v1[window]
-            variance += w2 * batch.v2[window]
+            variance = weighted_sum(filtered.weights, batch.v1[window], batch.v2[window])
         if not inputs.template_matched:  # the difference was scaled to the science image
             variance /= (batch.kernels.sum(axis=(1, 2)) ** 2).astype(variance.dtype)[:, None, None]
         psfs = filtered.stamps
         if psfs is not None:
             psfs = psfs / psfs.sum(axis=(1, 2), keepdims=True)
     variance = variance.astype(inputs.difference.variance.dtype, copy=False)
-    return Corrected(filtered.images, variance, psfs, filtered.correction)
+    return Corrected(filtered.images, variance, psfs, correction)
 
 
 def correct_whole(inputs: Inputs, position: tuple[float, float]) -> dict[str, Any]:
     """The fields of `Decorrelated` that a whole image has, its kernel taken at `position` (y, x)."""
     difference = inputs.difference
     xp = array_module(difference.image)
-    levels = [float(s.levels(s.image.variance[None], s.image.mask[None])[0]) for s in inputs.sides]
+
+    def level_of(side: Side) -> float:
+        return float(side.levels(side.image.variance[None], side.image.mask[None])[0])
+
+    levels = list(in_order(level_of, inputs.sides, threads=inputs.threads))
     named = {f"{side.name}_variance": level for side, level in zip(inputs.sides, levels)}
     where = np.array([position])
     kernels, psfs = inputs.kernels_at(where), inputs.psfs_at(where)
@@ -111,12 +111,12 @@ def correct_whole(inputs: Inputs, position: tuple[float, float]) -> dict[str, An
     shape, offset = inputs.grid_shape(difference.shape, kernels, psfs), (0, 0)
     if inputs.config.edge == "reflect":
         shape, offset, batch = _mirrored(inputs, batch)
-    done = correct(inputs, batch, shape, offset=offset, size=difference.shape, keep=True, threads=inputs.threads)
+    done = correct(inputs, batch, shape, offset=offset, size=difference.shape, threads=inputs.threads)
     return {
         "image": done.images[0],
         "variance": done.variance[0],
         "psf": None if done.psfs is None else done.psfs[0],
-        "correction": None if done.correction is None else done.correction[0],
+        "model": done.correction,
         "fft_shape": shape,
         "kernel_position": position,
         **named,

@@ -1,8 +1,9 @@
 """
-The demo: simulate a night, coadd its files, and measure what was found against what was planted.
+The demo: simulate a night and an image difference, run the command line on their files, and measure what was found
+against what was planted.
 
-Every number is measured: fluxes and clipped pixels on the files that the command line wrote, variances and
-epoch counts on the same coadd made once more in memory (the report says whether the two agree).
+Every number is measured: fluxes, clipped pixels and noise on the files that the command line wrote, variances and
+epoch counts of the coadd on the same coadd made once more in memory (the report says whether the two agree).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from scipy import ndimage
 from .simulate import Night, point_source, simulate_night, write_night
 
 REJECTED = ("NO_DATA", "BAD", "SAT")
+# Cells and their borders in FWHM of the PSF: smaller than the defaults, so that even a small field has several.
+_CELLS = ("cells.cell_size=15", "cells.border_size=5")
 _COUNTED_SIGMA = 5.0  # planted flux over the noise of the direct warp that makes a pixel count
 _APERTURE_SIGMA = 3.0  # aperture radius in sigmas of the twins' PSF
 
@@ -71,14 +74,14 @@ class Measurements:
 
 def run_demo(out: str | Path = "gpucoadd-demo", *, seed: int = 1, n_epochs: int = 12, size: int = 512) -> int:
     """
-    Simulate a night, coadd it with the command line, print a table and write `out`/report.html.
+    Simulate a night and a difference, run the command line on both, print tables and write `out`/report.html.
 
     Parameters
     ----------
     out : path
         Folder for warps, coadd, masks, pictures; made when missing.
     seed, n_epochs : int
-        As in `simulate_night`.
+        As in `simulate_night`; the seed is that of the difference, too.
     size : int
         Side of the sky in pixels.
 
@@ -90,7 +93,7 @@ def run_demo(out: str | Path = "gpucoadd-demo", *, seed: int = 1, n_epochs: int 
     Raises
     ------
     ValueError
-        If the night cannot be simulated so.
+        If the night or the difference cannot be simulated so.
     RuntimeError
         If the command line fails.
     """
@@ -125,24 +128,53 @@ def run_demo(out: str | Path = "gpucoadd-demo", *, seed: int = 1, n_epochs: int 
 
     measured = measure(night, coadd, plain, clipped, kept=kept, image=np.asarray(written.image))
     rows = table_rows(measured)
+    difference_rows, section, difference_summary = _difference(out / "difference", seed=seed, size=size)
     facts = {
         "seed, epochs, size": f"{seed}, {n_epochs}, {size} x {size}",
         **summary,
         "files against a second run in memory": _agreement(np.asarray(written.image), coadd.image),
+        **{f"decorrelate: {name}": text for name, text in difference_summary.items()},
         "versions": versions(),
-        "configuration": "the defaults (LSST's CompareWarp)",
+        "configuration": f"the defaults (LSST's CompareWarp); decorrelate: {', '.join(_CELLS)}, in FWHM of the PSF",
     }
     if n_epochs < 3:
         facts["note"] = "with fewer than three epochs nothing is ever clipped: one cannot tell which of two is wrong"
     report = write_report(
-        out / "report.html", night=night, coadd=coadd, plain=plain, clipped=clipped, rows=rows, facts=facts
+        out / "report.html",
+        night=night,
+        coadd=coadd,
+        plain=plain,
+        clipped=clipped,
+        rows=rows,
+        facts=facts,
+        sections=[section],
     )
-    _print_table(rows)
+    _print_table(("", "gpucoadd", "plain mean"), rows)
+    print()
+    _print_table(("image difference", "before", "decorrelated"), difference_rows)
     if "note" in facts:
         print(f"note        {facts['note']}")
     print(f"seconds     {summary.get('seconds', 'unknown')}")
     print(f"report      {report}")
     return 0
+
+
+def _difference(folder: Path, *, seed: int, size: int) -> tuple[list[tuple[str, str, str]], str, dict[str, str]]:
+    """Simulate a difference, decorrelate its files; the rows of its table, its section of the report, what was said."""
+    from .difference_report import difference_section
+    from .difference_scene import simulate_difference, write_scene
+    from .fits import find_stamp, read_image
+    from .whiteness import difference_rows, measure_difference
+
+    scene = simulate_difference(shape=(size, size), seed=seed)
+    write_scene(scene, folder)
+    inputs = [f"--{name}={folder / name}.fits" for name in ("science", "template", "difference", "kernel")]
+    options = [word for option in _CELLS for word in ("-c", option)]
+    decorrelated = folder / "decorrelated.fits"
+    summary = _run_command_line(["decorrelate", *inputs, "--cells", *options, "-o", str(decorrelated)])
+    image, psf = read_image(decorrelated, device="cpu"), find_stamp(decorrelated, "PSF")
+    measured = measure_difference(scene, image, psf=psf)
+    return difference_rows(measured), difference_section(scene, image, measured, psf=psf), summary
 
 
 def read_clipped(folder: str | Path, epochs: Sequence[Any]) -> np.ndarray:
@@ -403,8 +435,7 @@ def _percent(value: float, digits: int = 1) -> str:
     return "none planted" if math.isnan(value) else f"{100 * value:.{digits}f} %"
 
 
-def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
-    width = max(len(row[0]) for row in rows)
-    print(f"{'':{width}}  {'gpucoadd':>24}  {'plain mean':>12}")
-    for what, ours, plain in rows:
-        print(f"{what:{width}}  {ours:>24}  {plain:>12}")
+def _print_table(head: tuple[str, str, str], rows: Sequence[tuple[str, str, str]]) -> None:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(3)]
+    for what, first, second in (head, *rows):
+        print(f"{what:{widths[0]}}  {first:>{max(widths[1], 24)}}  {second:>{max(widths[2], 12)}}")

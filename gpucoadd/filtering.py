@@ -2,7 +2,7 @@
 Applying a correction to images, by FFT, in blocks that stay in the cache.
 
 The rows of the images are transformed, then block after block of columns: forward, times the correction of just these
-columns, backward. The correction of the whole plane is kept only for who asks. Images go to the corner of the grid and
+columns, backward; the correction of the whole plane is never there. Images go to the corner of the grid and
 are not rolled to the origin: the correction is real and even, so that their place on the grid does not matter.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .backend import Array, array_module, fft, is_host, quiet
+from .backend import Array, array_module, fft, is_host
 from .spectra import Correction
 from .workers import cut, in_order
 
@@ -28,26 +28,21 @@ class Filtered(NamedTuple):
 
     images: Array  # (n, h, w) of the dtype asked for
     weights: Array  # (2, n) float64: mean over all frequencies of |c1|^2 and |c2|^2
-    correction: Array | None  # (n, ny, nx // 2 + 1) float64
     stamps: Array | None  # (n, ph, pw) float64: the PSF after the correction, not normalised
 
 
-def finite_mean(images: Array) -> tuple[Array, Array | None]:
+def _not_finite(images: Array) -> tuple[Array, Array] | None:
     """
-    Means over the finite pixels of each image, shape (n,) float64, and where pixels are not finite: None if nowhere.
+    Means over the finite pixels of n images (n,), and where pixels are not finite; None if nowhere.
 
     Waits for the device. An image without a finite pixel has mean 0.
     """
     xp = array_module(images)
-    n_pixels = images.shape[1] * images.shape[2]
-    with quiet(xp):  # both infinities
-        sums = images.sum(axis=(1, 2), dtype=xp.float64)
-    if bool(xp.isfinite(sums).all()):
-        return sums / n_pixels, None
-    bad = ~xp.isfinite(images)
-    counts = n_pixels - bad.sum(axis=(1, 2))
-    sums = xp.where(bad, 0, images).sum(axis=(1, 2), dtype=xp.float64)
-    return sums / xp.maximum(counts, 1), bad
+    good = xp.isfinite(images)
+    if bool(good.all()):
+        return None
+    sums = xp.where(good, images, 0).sum(axis=(1, 2), dtype=xp.float64)
+    return sums / xp.maximum(good.sum(axis=(1, 2)), 1), ~good
 
 
 def apply(
@@ -58,7 +53,6 @@ def apply(
     size: tuple[int, int],
     dtype: Any,
     precision: str = "double",
-    keep: bool = False,
     threads: int = 1,
 ) -> Filtered:
     """
@@ -77,8 +71,6 @@ def apply(
         Of the images returned.
     precision : {"double", "single"}
         Of the transforms; the correction itself is always in double precision.
-    keep : bool
-        Whether the whole correction is returned.
     threads : int
         Host threads.
 
@@ -87,27 +79,28 @@ def apply(
     Filtered
     """
     xp = array_module(images)
-    n, height = images.shape[:2]
+    n, height, width = images.shape
     ny, nx = correction.shape
     real, complex_ = (xp.float32, xp.complex64) if precision == "single" else (xp.float64, xp.complex128)
-    means, bad = finite_mean(images)
+    holes = _not_finite(images)
     spectrum = xp.empty((n, ny, correction.n_columns), complex_)
     spectrum[:, height:] = 0
-    kept = xp.empty(spectrum.shape, xp.float64) if keep else None
     out = xp.empty((n, *size), dtype)
     ffts = fft(xp)
 
     def forward(rows: slice) -> None:
-        part = images[:, rows].astype(real)
-        if bad is not None:
-            part = xp.where(bad[:, rows], means.astype(real)[:, None, None], part)
-        spectrum[:, rows] = ffts.rfft(part, n=nx, axis=-1)
+        part = images[:, rows]
+        padded = xp.zeros((n, part.shape[1], nx), real)
+        if holes is None:
+            padded[..., :width] = part
+        else:
+            means, bad = holes
+            padded[..., :width] = xp.where(bad[:, rows], means[:, None, None], part)
+        spectrum[:, rows] = ffts.rfft(padded, axis=-1)
 
     def correct(columns: slice) -> tuple[Array, Array | None]:
         values, weights, stamps = correction.block(columns)
-        if kept is not None:
-            kept[..., columns] = values
-        part = ffts.fft(xp.ascontiguousarray(spectrum[..., columns]), axis=-2, overwrite_x=True)
+        part = ffts.fft(spectrum[..., columns], axis=-2)
         part *= values
         spectrum[..., columns] = ffts.ifft(part, axis=-2, overwrite_x=True)
         return weights, stamps
@@ -122,9 +115,9 @@ def apply(
     column_blocks = cut(correction.n_columns, _block(xp, n * ny * 16, _COLUMN_BYTES))
     weights, stamps = zip(*_run(correct, column_blocks, threads), strict=True)
     _run(backward, cut(size[0], _block(xp, row_bytes, _ROW_BYTES)), threads)
-    if bad is not None:
+    if holes is not None:
         _restore(out, images[:, offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]])
-    return Filtered(out, sum(weights), kept, None if stamps[0] is None else sum(stamps))
+    return Filtered(out, sum(weights), None if stamps[0] is None else sum(stamps))
 
 
 def _run(function: Callable[[slice], Any], blocks: list[slice], threads: int) -> list[Any]:
@@ -173,3 +166,14 @@ def convolve_variance(planes: Array, transforms: Array, means: Array, shape: tup
     variance = ffts.irfft2(product, s=shape, axes=(-2, -1))[:, :height, :width]
     _restore(variance, planes)
     return variance
+
+
+def weighted_sum(weights: Array, v1: Array, v2: Array) -> Array:
+    """``weights[0] * v1 + weights[1] * v2`` of n planes each, in the dtype of `v1`; weights are (2, n)."""
+    xp = array_module(v1)
+    w1, w2 = (w[:, None, None].astype(v1.dtype) for w in weights)
+    out = xp.empty(v1.shape, v1.dtype)
+    for rows in cut(v1.shape[1], _block(xp, 8 * v1.shape[0] * v1.shape[2], _ROW_BYTES)):
+        xp.multiply(w1, v1[:, rows], out=out[:, rows])
+        out[:, rows] += w2 * v2[:, rows]
+    return out

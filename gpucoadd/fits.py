@@ -13,7 +13,8 @@ image and weight          first image                  1 / weight               
 CCDData                   primary image                UNCERT, kind from `UTYPE`   MASK, 1 is BAD
 ========================= ============================ =========================== ===================================
 
-Writing makes the afw layout, which Rubin's readers take; `writing` has the details.
+Writing makes the afw layout, which Rubin's readers take; `writing` has the details. Matching kernels and PSFs are in
+`stamps`.
 """
 
 from __future__ import annotations
@@ -21,23 +22,37 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from astropy.io import fits
 from astropy.wcs import WCS
 
 from . import backend
 from .images import MaskedImage, WarpStack
-from .layouts import Layout, common_schema, hdu_name, recognise
+from .layouts import NO_IMAGE, Layout, common_schema, hdu_name, recognise
 from .masks import MaskSchema
 from .psf import FWHM_PER_SIGMA, adaptive_moments, measure_sigma
 from .sources import Exposure, FitsSource, Pool, quiet
-from .writing import read_provenance, write_array, write_mask, write_planes
+from .stamps import find_stamp, read_kernel, read_stamp
+from .writing import read_provenance, write_array, write_kernel, write_mask, write_planes
 
-__all__ = ["read_image", "read_provenance", "read_warps", "write_array", "write_mask", "write_planes"]
+__all__ = [
+    "find_stamp",
+    "read_difference",
+    "read_image",
+    "read_kernel",
+    "read_provenance",
+    "read_stamp",
+    "read_warps",
+    "write_array",
+    "write_kernel",
+    "write_mask",
+    "write_planes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +64,8 @@ _CELESTIAL = re.compile(
     r"(RA|DEC|[A-Z]LON|[A-Z]LAT|[A-Z]{2}L[NT])\s*(-|$)"
 )  # CTYPEs, sections 8.2 and 8.3 of the standard
 _MAX_GRID_OFFSET = 0.5  # pixels between two WCSs that are to describe one grid
+
+_PARTNERS = {"IMAGE": ("VARIANCE", "MASK"), "SCI": ("ERR",)}  # HDUs without which an image has no known layout
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -153,16 +170,52 @@ def read_image(path: str | os.PathLike[str], *, device: str = "auto") -> MaskedI
     ValueError
         If it is not FITS, truncated, damaged, or of no known layout.
     """
+    return _read_image(path, device, recognise)
+
+
+def read_difference(path: str | os.PathLike[str], *, device: str = "auto") -> MaskedImage:
+    """
+    As `read_image`, for a difference image, whose noise and mask may be missing.
+
+    Many programs write a difference as an image alone. Decorrelation takes its noise from the science image and the
+    template, so nothing is lost.
+
+    Parameters
+    ----------
+    path, device
+        As in `read_image`. The image is the HDU IMAGE, else SCI, else the first with pixels that is no mask, noise or
+        PSF by its name.
+
+    Returns
+    -------
+    MaskedImage
+        Where the file has no noise, its image is taken as it is and `variance` is NaN; where it has no mask, `mask` is
+        0 and `schema` that of LSST.
+
+    Raises
+    ------
+    FileNotFoundError, OSError, ValueError
+        As `read_image`.
+    """
+    return _read_image(path, device, _recognise_difference)
+
+
+_Recognise = Callable[[str, Sequence[Any]], Layout]
+
+
+def _read_image(path: str | os.PathLike[str], device: str, recognise: _Recognise) -> MaskedImage:
     device = _where(device)
     pool = Pool()
     try:
-        image = _describe(os.fspath(path), pool)
-        schema = common_schema([(image.path, image.layout)])
+        found = _describe(os.fspath(path), pool, recognise)
+        schema = common_schema([(found.path, found.layout)])
         source = FitsSource(
-            [image.exposure], [image.layout], schema=schema, shape=image.shape, pool=pool, device=device
+            [found.exposure], [found.layout], schema=schema, shape=found.shape, pool=pool, device=device
         )
-        planes = source.read(0, slice(None))
-        return MaskedImage(*planes, schema=schema, origin=image.origin, wcs=image.wcs, unit=image.unit)
+        image, variance, mask = source.read(0, slice(None))
+        if found.layout.noise == found.layout.image:
+            variance = backend.array_module(image).full_like(image, np.nan)
+        return MaskedImage(image, variance, mask, schema=schema, origin=found.origin, wcs=found.wcs, unit=found.unit)
     finally:
         pool.close()
 
@@ -249,7 +302,7 @@ def _describe_all(files: Sequence[str], pool: Pool) -> list[_Warp]:
     return list(warps.values())
 
 
-def _describe(path: str, pool: Pool) -> _Warp:
+def _describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> _Warp:
     exposure = Exposure([path])
     weight = _weight_file(path)
     if weight is not None:
@@ -269,6 +322,31 @@ def _describe(path: str, pool: Pool) -> _Warp:
             wcs=_celestial_wcs(path, hdu.header, files[0]),
             sigma=_known_sigma(path, files[0], headers),
         )
+
+
+def _recognise_difference(path: str, files: Sequence[Any]) -> Layout:
+    """
+    As `recognise`; for planes that are missing, empty ones stand in.
+
+    Noise that is missing is the image itself in the result, by which `_read_image` knows it.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for hdu in files[0]:
+        if getattr(hdu, "is_image", False) and len(hdu.shape) > 0:
+            shapes.setdefault(hdu_name(hdu), hdu.shape)
+    others = (name for name in shapes if name not in NO_IMAGE)
+    image = next((name for name in ("IMAGE", "SCI", *others) if name in shapes), "")
+    missing = [name for name in _PARTNERS.get(image, ("WEIGHT",)) if name not in shapes]
+    has_weight = len(files) > 1 or not shapes.keys().isdisjoint(("UNCERT", "WEIGHT", "WHT"))
+    if not missing or has_weight or image not in shapes:
+        return recognise(path, files)
+    empty = np.zeros(shapes[image], np.uint8)
+    layout = recognise(path, [[*files[0], *(fits.ImageHDU(empty, name=name) for name in missing)]])
+    if "MASK" in missing:
+        layout = replace(layout, mask=None)
+    if missing == ["MASK"]:
+        return layout
+    return replace(layout, noise=layout.image, noise_is="variance", complete=True)
 
 
 def _card(headers: Sequence[Any], *names: str) -> Any:

@@ -64,7 +64,7 @@ def _fallback_value(image: Array, config: Interpolation) -> float:
     elif config.fallback == "MEAN":
         value = float(ordered.mean(dtype=xp.float64)) if ordered.shape[0] else math.nan
     elif config.fallback == "MEANCLIP":
-        value = clipped_statistics(ordered, sigma=3.0, iterations=3, with_variance=False)[0]
+        value = clipped_statistics(ordered, sigma=3.0, iterations=3)[0]
     else:
         value = quantile(ordered, 0.5)
     return 0.0 if value < 0 and not config.negative_fallback else value

@@ -35,7 +35,7 @@ _JWST_CODES = (
 # HST instruments number their bits each in its own way but agree on these; drizzling takes every bit as bad.
 _HST_CODES = ((_ALL_BITS, "BAD"), (256, "SAT"), (4096 | 8192, "CR"))
 _WEIGHT_NAMES = ("WEIGHT", "WHT")
-_NO_IMAGE = (*_WEIGHT_NAMES, "MASK", "VARIANCE", "ERR", "DQ", "PSF", "CTX", "UNCERT", "NIMAGE")
+NO_IMAGE = (*_WEIGHT_NAMES, "MASK", "VARIANCE", "ERR", "DQ", "PSF", "CTX", "UNCERT", "NIMAGE")
 _UNCERTAINTIES = {"STD": "sigma", "VAR": "variance", "INV": "weight"}
 
 
@@ -213,7 +213,7 @@ def _weighted(path: str, files: Sequence[Any], hdus: Mapping[str, list[int]]) ->
 
 
 def _first_image(path: str, hdus: Mapping[str, list[int]]) -> Plane:
-    candidates = [(number, name) for name, numbers in hdus.items() if name not in _NO_IMAGE for number in numbers]
+    candidates = [(number, name) for name, numbers in hdus.items() if name not in NO_IMAGE for number in numbers]
     if not candidates:
         raise ValueError(f"{path} holds {', '.join(hdus)} but no image that they could belong to")
     number, name = min(candidates)

@@ -46,6 +46,13 @@ def as_names(options: Any) -> dict[str, Any]:
     return {".".join(path): value for path, _, value in leaves(options)}
 
 
+def check_names(name: str, names: Any) -> tuple[str, ...]:
+    """`names`, a list of mask planes, as a tuple, or raise ValueError."""
+    if not isinstance(names, (list, tuple, set, frozenset)) or not all(isinstance(plane, str) for plane in names):
+        raise ValueError(f"{name} must be names of mask planes, as ('BAD', 'NO_DATA'), got {names!r}")
+    return tuple(names)
+
+
 def _convert(name: str, value: Any, current: Any) -> Any:
     """`value` in the type of `current`, or ValueError."""
     wanted = type(current)

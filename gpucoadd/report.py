@@ -13,12 +13,14 @@ import numpy as np
 from .pictures import PLANE_COLOURS, Overlay, display_limits, to_png, write_atomically
 from .simulate import Night
 
-_FOUND, _MISSED, _BEYOND = (70, 210, 120), (255, 60, 60), (80, 140, 255)
+FOUND, MISSED, _BEYOND = (70, 210, 120), (255, 60, 60), (80, 140, 255)  # tints of what was planted, and beside it
 _SIDE = 512  # pixels of a full-frame picture, at most
 _STYLE = """
-:root { color-scheme: light dark; --page: #fbfbf9; --ink: #1d2126; --soft: #5d6670; --line: #d9dcdf; --box: #ffffff; }
+:root { color-scheme: light dark; --page: #fbfbf9; --ink: #1d2126; --soft: #5d6670; --line: #d9dcdf; --box: #ffffff;
+  --before: #c4501b; --after: #2166ac; }
 @media (prefers-color-scheme: dark) {
-  :root { --page: #14171a; --ink: #e6e8ea; --soft: #9aa4ad; --line: #30363c; --box: #1b1f23; }
+  :root { --page: #14171a; --ink: #e6e8ea; --soft: #9aa4ad; --line: #30363c; --box: #1b1f23;
+    --before: #f59e64; --after: #78b4f0; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1080px; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
@@ -39,6 +41,14 @@ th, td { text-align: left; padding: 0.4rem 0.8rem 0.4rem 0; border-bottom: 1px s
 th { color: var(--soft); font-weight: 600; }
 td + td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .numbers td + td { white-space: nowrap; }
+.plot { display: block; width: 100%; max-width: 720px; height: auto; margin: 1rem 0; font-size: 13px; }
+.plot text { fill: var(--soft); }
+.plot path, .plot polyline { fill: none; stroke-width: 2; }
+.plot .axis { stroke: currentColor; stroke-width: 1; }
+.plot .soft { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 4; }
+.plot .expected { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 6 4; }
+.plot .before { stroke: var(--before); } .plot circle.before { fill: var(--before); }
+.plot .after { stroke: var(--after); } .plot circle.after { fill: var(--after); }
 .key { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin-right: 0.3em; }
 """
 
@@ -52,6 +62,7 @@ def write_report(
     clipped: np.ndarray,
     rows: Sequence[tuple[str, str, str]],
     facts: Mapping[str, str],
+    sections: Sequence[str] = (),
 ) -> Path:
     """
     Write the report of a demo.
@@ -70,6 +81,8 @@ def write_report(
         Table: what was measured, for the coadd, for the plain mean.
     facts : mapping of str to str
         Settings, versions, times.
+    sections : sequence of str
+        More of the page, HTML, to stand before the facts.
 
     Returns
     -------
@@ -86,32 +99,32 @@ def write_report(
     n_epochs = len(night.noise)
 
     one_epoch = [
-        _figure(
+        figure(
             night.warps.image[epoch],
             f"Visit {name} as it came",
             "A satellite trail, short cosmic rays, gaps between detectors (violet: no data).",
             limits=limits,
         ),
-        _figure(
+        figure(
             night.twins.image[epoch],
             "Its PSF-matched twin",
             "The same pixels blurred to the PSF that all epochs share, so that epochs can be compared.",
             limits=matched_limits,
         ),
-        _figure(
+        figure(
             coadd.template.image,
             "The template",
             "Clipped mean of all twins: what the sky looks like when nothing passes.",
             limits=matched_limits,
         ),
-        _figure(
+        figure(
             night.warps.image[epoch],
             "Clipped in this visit",
             "Orange pixels differ from the template here and in too few other epochs to be the sky.",
             limits=limits,
             overlays=tint,
         ),
-        _figure(
+        figure(
             counts,
             "Epoch count",
             f"In how many epochs a pixel stood out: 0 (dark) to {int(counts.max())} (bright). Trails and cosmic rays "
@@ -119,25 +132,25 @@ def write_report(
             limits=(0, max(int(counts.max()), 1)),
             colours="heat",
         ),
-        _figure(
+        figure(
             image,
             f"What was found, all {n_epochs} epochs",
-            f"{_key(_FOUND)}planted and clipped in some epoch {_key(_MISSED)}planted above 5 sigma but kept "
-            f"{_key(_BEYOND)}clipped beside it",
+            f"{key(FOUND)}planted and clipped in some epoch {key(MISSED)}planted above 5 sigma but kept "
+            f"{key(_BEYOND)}clipped beside it",
             limits=deep,
             overlays=_verdict(night, clipped),
         ),
     ]
     frames = [
-        _figure(mean, "Plain weighted mean", "Every artifact is still there, diluted.", limits=deep),
-        _figure(image, "gpucoadd", "The same warps, weights and stretch, without the clipped pixels.", limits=deep),
+        figure(mean, "Plain weighted mean", "Every artifact is still there, diluted.", limits=deep),
+        figure(image, "gpucoadd", "The same warps, weights and stretch, without the clipped pixels.", limits=deep),
     ]
     zooms = []
     for place, title in _places(night, epoch):
-        box, zoom = _crop(image.shape, place)
+        box, zoom = crop(image.shape, place)
         zooms += [
-            _figure(mean[box], f"{title}: plain mean", "", limits=deep, zoom=zoom),
-            _figure(image[box], f"{title}: gpucoadd", "", limits=deep, zoom=zoom),
+            figure(mean[box], f"{title}: plain mean", "", limits=deep, zoom=zoom),
+            figure(image[box], f"{title}: gpucoadd", "", limits=deep, zoom=zoom),
         ]
     numbers = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     listed = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
@@ -163,21 +176,23 @@ from the quartiles. They are left over where the method spares what stands out: 
 columns, and where artifacts of more visits cross than the persistence rule allows.</p>
 <div class="wide"><table class="numbers"><tr><th>measured</th><th>gpucoadd</th><th>plain mean</th></tr>
 {numbers}</table></div>
+{"".join(sections)}
 <h2>This run</h2><div class="wide"><table>{listed}</table></div>
 </body></html>
 """
     return write_atomically(path, page.encode())
 
 
-def _figure(image: np.ndarray, title: str, text: str, **drawing: Any) -> str:
-    """One picture with its caption; `text` is HTML."""
+def figure(image: np.ndarray, title: str, text: str, **drawing: Any) -> str:
+    """One picture with its caption; `text` is HTML, `drawing` goes to `to_png`."""
     png = base64.b64encode(to_png(np.asarray(image), size_limit=_SIDE, **drawing)).decode()
     name = html.escape(title)
     picture = f'<img alt="{name}" src="data:image/png;base64,{png}">'
     return f"<figure>{picture}<figcaption><b>{name}</b>{text}</figcaption></figure>"
 
 
-def _key(colour: tuple[int, int, int]) -> str:
+def key(colour: tuple[int, int, int]) -> str:
+    """Patch of a colour, to explain it in a caption."""
     return f'<span class="key" style="background: rgb{colour}"></span>'
 
 
@@ -198,7 +213,7 @@ def _verdict(night: Night, clipped: np.ndarray) -> list[Overlay]:
     found = (truth & clipped).any(axis=0)
     beyond = clipped.any(axis=0) & ~found
     missed = (counted & ~clipped).any(axis=0)
-    return [(beyond, _BEYOND, 0.6), (found, _FOUND, 0.75), (missed, _MISSED, 0.95)]
+    return [(beyond, _BEYOND, 0.6), (found, FOUND, 0.75), (missed, MISSED, 0.95)]
 
 
 def _places(night: Night, epoch: int) -> list[tuple[tuple[int, int], str]]:
@@ -214,7 +229,7 @@ def _places(night: Night, epoch: int) -> list[tuple[tuple[int, int], str]]:
     ]
 
 
-def _crop(shape: tuple[int, ...], place: tuple[int, int], side: int = 96) -> tuple[tuple[slice, ...], int]:
+def crop(shape: tuple[int, ...], place: tuple[int, int], side: int = 96) -> tuple[tuple[slice, ...], int]:
     """Box of `side` pixels around a place, moved into the frame; and the zoom that makes it a picture."""
     starts = [int(np.clip(p - side // 2, 0, n - side)) for p, n in zip(place, shape, strict=True)]
     return tuple(slice(start, start + side) for start in starts), max(_SIDE // side, 1)

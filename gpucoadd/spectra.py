@@ -13,7 +13,9 @@ import numpy as np
 
 from .backend import Array, array_module, quiet
 from .matching import check_stamp
+from .workers import cut
 
+_WHOLE_BYTES = 1 << 24  # of a kernel's transform that are there at once when a whole correction is made
 _SCORE_FLOOR = 1000 * float(np.finfo(np.float64).tiny)  # of |P|^2; rounding noise of any real stamp is far above
 
 
@@ -165,24 +167,37 @@ class Correction:
         k2 = _power(self.kernel(columns))
         p2 = None
         with quiet(xp):  # NaN variances give a NaN correction
-            if self.preconvolution is None:
-                squared = self.target / (self.v1 + self.v2 * k2)
-                correction = xp.sqrt(squared)
-            else:
+            noise = self.v2 * k2
+            if self.preconvolution is not None:
                 p2 = xp.maximum(_power(self.preconvolution(columns)), _SCORE_FLOOR)
-                correction = self.target / (self.v1 + self.v2 * k2 / p2)
-                squared = correction * correction
-        convolved = (squared * k2).sum(axis=1) @ weights
+                noise /= p2
+            noise += self.v1
+            ratio = xp.divide(self.target, noise, out=noise)
+        if p2 is None:
+            correction, squared = xp.sqrt(ratio), ratio
+        else:
+            correction, squared = ratio, ratio * ratio
+        k2 = k2 * squared  # may be one kernel of many cells
         if p2 is not None:
             squared *= p2
-        sums = xp.stack([squared.sum(axis=1) @ weights, convolved])
+        sums = xp.stack([(part @ weights).sum(axis=-1) for part in (squared, k2)])
         stamps = None
         if self.psf is not None:
             stamps = self.psf.cropped_inverse(self.psf(columns) * correction, columns, weights)
         return Block(correction, sums, stamps)
 
-    def overall(self, correction: Array) -> tuple[Array, Array]:
-        """Transforms of what acts on the unconvolved and on the convolved image, from the whole correction."""
+    def whole(self) -> Array:
+        """The correction on the whole half plane, shape (n, ny, nx // 2 + 1), float64."""
+        xp = array_module(self._column_weights)
+        n = max(len(self.v1), len(self.target))
+        out = xp.empty((n, self.shape[0], self.n_columns), xp.float64)
+        for columns in cut(self.n_columns, max(1, _WHOLE_BYTES // (16 * n * self.shape[0]))):
+            out[..., columns] = self.block(columns).correction
+        return out
+
+    def overall(self) -> tuple[Array, Array]:
+        """Transforms of what acts on the unconvolved and on the convolved image, on the whole half plane."""
+        correction = self.whole()
         xp = array_module(correction)
         c1 = correction if self.preconvolution is None else xp.conj(self.preconvolution()) * correction
         return c1, self.kernel() * correction
@@ -292,6 +307,6 @@ def _one(kernel: Array, v1: float, v2: float, shape: tuple[int, int], preconvolu
         raise ValueError(f"variances must be finite, v1 positive and v2 at least 0; got v1 = {v1!r}, v2 = {v2!r}")
     xp = array_module(values)
     variances = (xp.asarray(np.array([float(v)])) for v in (v1, v2))
-    return Correction(values[None], *variances, (int(shape[0]), int(shape[1])), preconvolution=preconvolution).block()[
+    return Correction(values[None], *variances, (int(shape[0]), int(shape[1])), preconvolution=preconvolution).whole()[
         0
-    ][0]
+    ]

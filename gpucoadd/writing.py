@@ -23,6 +23,7 @@ from astropy.wcs import WCS
 from . import backend
 from .images import check_pair, check_schema
 from .masks import MaskSchema
+from .matching import SpatialKernel
 from .sources import OpenFile, quiet
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ _TILE = 256
 _LOSSY_LEVEL = 16.0  # steps per sigma of the noise
 _DITHER_2 = 2  # SUBTRACTIVE_DITHER_2 of the FITS standard: zeros stay exactly zero
 _DITHER_SEED = 1  # fixed, so that the same pixels give the same file
+
+KERNEL_HDU, BASIS_HDU, COEFFICIENTS_HDU = "KERNEL", "KERNEL_BASIS", "KERNEL_COEFFICIENTS"
+KIND_CARD = "KERNKIND"
+RANGE_CARDS = ("KERNXMIN", "KERNYMIN", "KERNXMAX", "KERNYMAX")
 
 
 def write_planes(
@@ -189,6 +194,38 @@ def write_array(
     _check_compression(compression, COMPRESSIONS[:2])
     header = _grid_header(extname, origin=origin, wcs=wcs, unit=unit)
     _write(path, [_image_hdu(extname, _host(extname, array), header=header, compression=compression)], provenance)
+
+
+def write_kernel(
+    path: str | os.PathLike[str],
+    kernel: backend.Array | SpatialKernel,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """
+    Write a PSF-matching kernel; `read_kernel` gives back the same values to the last bit.
+
+    HDUs: an empty primary with the provenance; then KERNEL for one image, or for a kernel that varies over the field
+    KERNEL_BASIS, shape (basis, ky, kx), and KERNEL_COEFFICIENTS, shape (basis, coefficient), whose cards KERNKIND and
+    KERNXMIN, KERNYMIN, KERNXMAX, KERNYMAX are `SpatialKernel.kind` and its range, if it has one. Waits for the device.
+
+    Parameters
+    ----------
+    path : path
+        File to write, as in `write_planes`.
+    kernel : SpatialKernel, or array of shape (ky, kx), float or integer
+        Written as float64.
+    provenance
+        As in `write_planes`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; nothing is left behind.
+    TypeError, ValueError
+        If `kernel` is no SpatialKernel and no finite 2-d array.
+    """
+    _write(path, _spatial_hdus(kernel) if isinstance(kernel, SpatialKernel) else [_kernel_hdu(kernel)], provenance)
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -362,6 +399,29 @@ def _image_hdu(
             quantize_method=_DITHER_2,
             dither_seed=_DITHER_SEED,
         )
+
+
+def _kernel_hdu(kernel: backend.Array) -> Any:
+    stamp = _host(KERNEL_HDU, kernel).astype(np.float64)
+    if not np.isfinite(stamp).all():
+        raise ValueError(f"{KERNEL_HDU} holds NaN or infinite values; give finite ones")
+    return _image_hdu(KERNEL_HDU, stamp, header=_name_header(KERNEL_HDU, None), compression="none")
+
+
+def _spatial_hdus(kernel: SpatialKernel) -> list[Any]:
+    header = _name_header(COEFFICIENTS_HDU, None)
+    header[KIND_CARD] = kernel.kind
+    for card, value in zip(RANGE_CARDS, kernel.range or ()):
+        header.append(_exact_card(card, value))
+    return [
+        fits.ImageHDU(backend.to_host(kernel.basis), header=_name_header(BASIS_HDU, None), name=BASIS_HDU),
+        fits.ImageHDU(backend.to_host(kernel.coefficients), header=header, name=COEFFICIENTS_HDU),
+    ]
+
+
+def _exact_card(name: str, value: float) -> fits.Card:
+    """Card with every digit of `value`; astropy cuts a float after twenty characters."""
+    return fits.Card.fromstring(f"{name:8}= {value!r:>20}".replace("e", "E"))
 
 
 def _write(path: str | os.PathLike[str], hdus: Sequence[Any], provenance: Mapping[str, Any] | None) -> None:

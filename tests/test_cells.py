@@ -262,6 +262,7 @@ def test_defaults_and_one_number_for_both_axes():
         ({"reduce": "coaddPsf"}, "reduce .* must be one of average, sum, copy, none, coadd_psf, got 'coaddPsf'"),
         ({"scale_by_fwhm": 1}, "scale_by_fwhm .* must be True or False, got 1"),
         ({"return_sub_images": "yes"}, "return_sub_images .* must be True or False"),
+        ({"centroids": 5}, "centroids .* must be a list of pairs .* got 5"),
         ({"bad_planes": "BAD"}, "bad_planes .* must be names of mask planes"),
         ({"bad_planes": (1, 2)}, "bad_planes .* must be names of mask planes"),
     ],

@@ -2,12 +2,16 @@
 
 import html.parser
 import re
+import xml.etree.ElementTree
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gpucoadd import demo, report, simulate
+from gpucoadd import demo, difference_report, report, simulate, whiteness
+from gpucoadd.difference_scene import simulate_difference
+from gpucoadd.fits import read_image
+from gpucoadd.images import MaskedImage
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,77 @@ def test_report_stands_alone(night, perfect, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.fixture(scope="module")
+def difference():
+    """A scene, what perfect decorrelation makes of it, and what is measured on the two."""
+    scene = simulate_difference(shape=(160, 160), seed=2)
+    noise = np.random.default_rng(1).normal(0.0, np.sqrt(300.0), (160, 160))
+    image, variance = (scene.expected + noise).astype(np.float32), np.full((160, 160), 300.0, dtype=np.float32)
+    white = MaskedImage(image, variance, scene.difference.mask, schema=scene.difference.schema)
+    return scene, white, whiteness.measure_difference(scene, white)
+
+
+def test_section_about_a_difference_stands_alone(night, perfect, difference, tmp_path):
+    coadd, plain, clipped = perfect
+    section = difference_report.difference_section(*difference)
+    assert section.count("data:image/png;base64,") == 8
+    page = report.write_report(
+        tmp_path / "report.html", night=night, coadd=coadd, plain=plain, clipped=clipped, rows=[], facts={},
+        sections=[section],
+    ).read_text()  # fmt: skip
+    html.parser.HTMLParser().feed(page)
+    assert section in page
+    bare = re.sub(r"base64,[^\"]*", "", page)
+    assert not re.search(r"http|<script|<link|url\(|src=\"(?!data:)", bare)
+    for what, before, after in whiteness.difference_rows(difference[2]):
+        assert f"<td>{what}</td><td>{before}</td><td>{after}</td>" in page
+    for change in difference[0].changes:
+        assert f"<td>{change['kind']}, {change['flux']:+.0f} nJy</td>" in page
+
+
+def test_plot_shows_the_spectra(difference):
+    spectra = difference[2].spectra
+    plot = xml.etree.ElementTree.fromstring(difference_report.spectrum_plot(spectra))
+    _, _, width, height = map(float, plot.get("viewBox").split())
+    curves = {
+        line.get("class"): np.array([point.split(",") for point in line.get("points").split()], dtype=float)
+        for line in plot.iter("polyline")
+    }
+    ticks = [text.text for text in plot.iter("text")]
+    assert ticks[:2] == ["0.0", "0.1"]
+    assert "cycles per pixel" in ticks
+    assert set(curves) == {"before", "after", "expected"}
+    for name, points in curves.items():
+        power = getattr(spectra, name)
+        assert ((points > 0) & (points < (width, height))).all()
+        # Straight axes: height on the page falls with power, in one ratio, to the tenth of a pixel that is written.
+        slope, at_zero = np.polyfit(power, points[:, 1], 1)
+        assert slope < 0
+        assert np.abs(at_zero + slope * power - points[:, 1]).max() < 0.11
+        slope, at_zero = np.polyfit(spectra.frequency, points[:, 0], 1)
+        assert np.abs(at_zero + slope * spectra.frequency - points[:, 0]).max() < 0.11
+    styles = {element.get("class") for element in plot.iter() if element.get("class")}
+    assert all(f".{style}" in report._STYLE for style in styles)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 40.0, 3e6])
+def test_plot_has_a_few_ticks_whatever_the_power(difference, scale):
+    spectra = difference[2].spectra
+    scaled = whiteness.Spectra(spectra.frequency, scale * spectra.before, spectra.after, scale * spectra.expected)
+    plot = xml.etree.ElementTree.fromstring(difference_report.spectrum_plot(scaled))
+    points = [point for line in plot.iter("polyline") for point in line.get("points").split()]
+    assert all(float(point.split(",")[1]) >= 14 for point in points)
+    assert 3 <= sum(text.get("text-anchor") == "end" for text in plot.iter("text")) <= 13
+
+
+def test_report_without_a_transient_has_no_zoom(difference):
+    scene = simulate_difference(shape=(128, 128), seed=2, n_transients=0)
+    measured = whiteness.measure_difference(scene, scene.difference)
+    section = difference_report.difference_section(scene, scene.difference, measured)
+    assert section.count("data:image/png;base64,") == 6
+    assert "A transient" not in section
+
+
 def test_demo_finds_what_was_planted(tmp_path, capsys):
     pytest.importorskip("gpucoadd.cli")
     assert demo.run_demo(tmp_path / "demo", n_epochs=6, size=160, seed=1) == 0
@@ -118,3 +193,31 @@ def test_demo_finds_what_was_planted(tmp_path, capsys):
     assert re.search(r"seconds +[\d.]+ reading", printed)
     assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
     assert len(list((tmp_path / "demo" / "artifact-masks").glob("*.fits"))) == 6
+    check_difference(tmp_path / "demo", printed)
+
+
+def check_difference(folder, printed):
+    """What the demo says of its difference: the noise is white, and the page tells the same."""
+    number = r"[+-]?[\d.]+"
+    lag1 = rf"({number}) \+- ({number}) +({number}) \+- ({number})"
+    before, before_error, after, error = map(
+        float, re.search(rf"^correlation of direct neighbours +{lag1}$", printed, flags=re.MULTILINE).groups()
+    )
+    assert before > 4 * before_error
+    assert abs(after) < 4 * error
+    for what, lowest, highest in (
+        ("variance of empty sky over the variance plane", 0.9, 1.1),
+        ("scatter of a matched filter over what the variance plane says", 0.8, 1.2),
+    ):
+        found = re.search(rf"^{what} +({number}) +({number})$", printed, flags=re.MULTILINE)
+        assert lowest < float(found[2]) < highest, what
+    assert float(found[1]) > 1.15  # the filter's, before
+    page = (folder / "report.html").read_text()
+    assert "One difference, white noise again" in page
+    assert '<svg class="plot"' in page
+    assert f"{after:+.4f} +- {error:.4f}</td>" in page
+    assert page.count("data:image/png;base64,") == 20
+    assert not re.search(r"http|<script|<link", re.sub(r"base64,[^\"]*", "", page))
+    written = read_image(folder / "difference" / "decorrelated.fits", device="cpu")
+    assert written.shape == (160, 160)
+    assert np.isfinite(written.image).all()

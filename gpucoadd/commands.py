@@ -1,0 +1,134 @@
+"""
+The commands `gpucoadd coadd`, `demo`, `view`, `info`: what each does once its words are parsed.
+
+Why the imports are inside functions: `gpucoadd --help` and a wrong option should answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .arguments import UsageError, check_positive, parse_memory, read_options
+from .outputs import Staging, check_outputs, file_name
+from .terminal import progress_bars, tell
+
+
+def run_coadd(args: argparse.Namespace) -> None:
+    """`gpucoadd coadd`: read, coadd, write, and say what happened."""
+    files = [name for name in (args.out, args.save_count_image) if name is not None]
+    check_outputs(files, args.artifact_masks, inputs=[*args.warps, *(args.psf_matched or ())])
+    memory = None if args.memory is None else parse_memory(args.memory)
+    check_positive({"--threads": args.threads, "--psf-fwhm": args.psf_fwhm})
+
+    import gpucoadd
+
+    from . import backend
+
+    config = gpucoadd.CoaddConfig.from_names(read_options(args.config, args.options))
+    kind, number = backend.resolve_device(args.device)
+    device = kind if kind == "cpu" else f"{kind}:{number}"
+    warps = gpucoadd.read_warps(args.warps, psf_matched=args.psf_matched, device=device, psf_fwhm=args.psf_fwhm)
+    settings: dict[str, Any] = {"config": config, "memory": memory, "threads": args.threads}
+    read_before, began = _seconds_reading(warps), time.perf_counter()
+    with progress_bars() as progress:
+        if progress is not None:
+            settings["progress"] = progress
+        result = gpucoadd.coadd(warps, **settings)
+    computed = time.perf_counter()
+    n_clipped = _write_coadd(result, args)
+    written = time.perf_counter()
+    reading = _seconds_reading(warps)
+
+    n_all = warps.shape[0]
+    n_pixels = len(result.epochs) * result.image.size
+    tell("device", f"{device} ({twin_name(kind)})")
+    tell("epochs", f"{len(result.epochs)} of {n_all} kept")
+    tell("clipped", f"{n_clipped} pixels, {100 * n_clipped / n_pixels:.3f} % of those in the epochs kept")
+    computing = max(0.0, computed - began - (reading - read_before))
+    tell("seconds", f"{reading:.2f} reading, {computing:.2f} computing, {written - computed:.2f} writing")
+    tell("wrote", ", ".join(str(name) for name in (*files, args.artifact_masks) if name is not None))
+
+
+def _write_coadd(result: Any, args: argparse.Namespace) -> int:
+    """Write everything, then move all of it into place; the number of clipped pixels."""
+    import numpy as np
+
+    from . import backend, fits
+
+    grid = {"origin": result.origin, "wcs": result.wcs, "provenance": result.provenance}
+    artifacts = result.artifacts
+    bit = np.int32(result.schema.bitmask("CLIPPED"))
+    n_clipped = 0
+    with Staging() as staging:
+        result.write(staging.place(args.out))
+        if args.save_count_image is not None:
+            fits.write_array(staging.place(args.save_count_image), artifacts.epoch_count, extname="EPOCH_COUNT", **grid)
+        for position, epoch in enumerate(artifacts.epochs):
+            clipped = backend.to_host(artifacts.plane("clipped", position))
+            n_clipped += int(np.count_nonzero(clipped))
+            if args.artifact_masks is not None:
+                path = staging.place(Path(args.artifact_masks) / f"{file_name(epoch)}.fits")
+                fits.write_mask(path, np.where(clipped, bit, np.int32(0)), schema=result.schema, **grid)
+    return n_clipped
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    """`gpucoadd demo`: the whole package on a simulated sky."""
+    check_outputs([], args.out, inputs=[])
+    from . import demo
+
+    demo.run_demo(args.out, seed=args.seed, n_epochs=args.epochs, size=args.size)
+
+
+def run_view(args: argparse.Namespace) -> None:
+    """`gpucoadd view`: a picture of a file."""
+    if not args.out.lower().endswith(".png"):
+        raise UsageError(f"the picture is a PNG; give a name that ends with .png, got {args.out}")
+    check_outputs([args.out], None, inputs=[args.file])
+    from . import pictures
+
+    with Staging() as staging:
+        pictures.view(args.file, staging.place(args.out))
+    tell("wrote", args.out)
+
+
+def run_info(args: argparse.Namespace) -> None:
+    """`gpucoadd info`: versions, device, and which twin runs."""
+    import platform
+
+    from . import backend
+
+    tell("gpucoadd", version("gpucoadd"))
+    tell("python", f"{platform.python_version()} on {platform.platform()}")
+    for package in ("numpy", "scipy", "astropy"):
+        tell(package, version(package))
+    for name, value in backend.describe():
+        tell(name, value)
+    tell("processors", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        tell("memory", f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB")
+    tell("twin", twin_name("cuda" if backend.has_device() else "cpu"))
+
+
+def twin_name(kind: str) -> str:
+    """What computes on a device of that kind."""
+    return "gpucoadd.fallback, NumPy" if kind == "cpu" else "gpucoadd.kernels, CuPy"
+
+
+def version(package: str) -> str:
+    """Version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _seconds_reading(warps: Any) -> float:
+    stacks = [stack for stack in (warps, warps.psf_matched) if stack is not None]
+    return sum(getattr(stack.source, "seconds_reading", 0.0) for stack in stacks)

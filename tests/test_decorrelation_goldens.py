@@ -1,0 +1,137 @@
+"""Do we agree with LSST on decorrelation? Frozen outputs, described in data/README.md; and does our second opinion?"""
+
+from __future__ import annotations
+
+import logging
+
+import decorrelation_goldens as goldens
+import oracle_decorrelation as oracle
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import gpucoadd
+
+# Where LSST divides by zero or goes on with NaN, an exception says which image it was and what is wrong with it.
+REFUSED = {
+    "g21_all_masked_but_finite": (ValueError, "science"),
+    "g22_zero_science_variance": (ValueError, "science"),
+    "g25_preconv_kernel_without_mode": (ValueError, "score"),
+    "s11_cannot_make_even": (RuntimeError, "even|odd"),
+}
+EMPTY_TEMPLATE = "g20_template_all_nan"
+ONE_PIXEL_KERNEL = "g24_one_pixel_kernel"
+PATHS = goldens.paths("gs")
+CORRECTED = [p for p in PATHS if p.stem not in (*REFUSED, EMPTY_TEMPLATE, ONE_PIXEL_KERNEL)]
+
+
+def name_of(path):
+    return path.stem
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return goldens.load(goldens.DATA / "p01_building_blocks.npz")
+
+
+@pytest.fixture(scope="module")
+def means():
+    return goldens.load(goldens.DATA / "p02_clipped_variance_mean.npz")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name_of)
+def test_agrees_with_lsst(path, caplog):
+    golden = goldens.load(path)
+    if golden.name in REFUSED:
+        error, match = REFUSED[golden.name]
+        with pytest.raises(error, match=match):
+            goldens.run(golden)
+        return
+    with caplog.at_level(logging.WARNING, logger="gpucoadd"):
+        result = goldens.run(golden)
+    if golden.name == EMPTY_TEMPLATE:
+        check_left_alone(result, golden)
+        assert "template" in caplog.text
+    elif golden.name == ONE_PIXEL_KERNEL:
+        check_identity(result, golden)
+    else:
+        goldens.check(result, golden)
+
+
+def check_left_alone(result, golden):
+    """The difference as it came."""
+    for plane, expected in zip(("image", "variance", "mask"), goldens.expected_planes(golden), strict=True):
+        assert_array_equal(getattr(result, plane), expected, err_msg=plane)
+
+
+def check_identity(result, golden):
+    """LSST refuses a kernel of one pixel; it convolves with a number, so the noise is white already."""
+    goldens.check_image(result.image, golden["diff_image"], goldens.IMAGE["F"])
+    scale = float(golden["kernel_basis"].sum() * golden["kernel_coeffs"].sum())
+    expected = golden["sci_variance"] + scale**2 * golden["tmpl_variance"]
+    assert_allclose(result.variance, expected, rtol=goldens.VARIANCE)
+    assert_allclose(result.psf, golden["sci_psf"] / golden["sci_psf"].sum(), rtol=0, atol=goldens.PSF)
+    assert_allclose(result.correction, 1.0, rtol=1e-14)
+
+
+@pytest.mark.parametrize("path", CORRECTED, ids=name_of)
+def test_lsst_names_give_the_same(path):
+    golden = goldens.load(path)
+    result, expected = goldens.run_configured(golden), goldens.run(golden)
+    assert (result.cells is None) == (expected.cells is None)
+    for plane in ("image", "variance", "mask"):
+        assert_array_equal(getattr(result, plane), getattr(expected, plane), err_msg=plane)
+
+
+@pytest.mark.parametrize("path", CORRECTED, ids=name_of)
+def test_the_oracle_agrees_with_lsst(path):
+    golden = goldens.load(path)
+    goldens.check(goldens.from_oracle(golden), golden)
+
+
+def test_common_shape(pieces):
+    for shapes, expected in zip(pieces.meta["common_shape_in"], pieces.meta["common_shape_out"], strict=True):
+        assert gpucoadd.fft_shape(*map(tuple, shapes)) == tuple(expected)
+        assert oracle.fft_shape(*shapes) == tuple(expected)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_correction(pieces, number):
+    kernel, (v1, v2) = pieces[f"corr{number}_kernel"], pieces[f"corr{number}_par"].tolist()
+    shape = tuple(pieces[f"corr{number}_shape"].tolist())
+    expected = pieces[f"corr{number}_corrft"]
+    half = expected[:, : shape[1] // 2 + 1]
+    assert_allclose(gpucoadd.diffim_correction(kernel, v1, v2, shape), half, rtol=goldens.CORRECTION[False])
+    assert_allclose(oracle.Textbook(kernel, v1, v2, shape).spectrum(), expected, rtol=goldens.CORRECTION[False])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_score_correction(pieces, number):
+    kernel, (v1, v2) = pieces[f"corr{number}_kernel"], pieces[f"corr{number}_par"].tolist()
+    shape, smoothing = tuple(pieces[f"corr{number}_shape"].tolist()), pieces[f"score{number}_preconv"]
+    expected = pieces[f"score{number}_corrft"]
+    half = expected[:, : shape[1] // 2 + 1]
+    assert_allclose(gpucoadd.score_correction(kernel, v1, v2, shape, smoothing), half, rtol=goldens.CORRECTION[True])
+    textbook = oracle.Textbook(kernel, v1, v2, shape, smoothing)
+    assert_allclose(textbook.spectrum(), expected, rtol=goldens.CORRECTION[True])
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])  # of number 0 the planes do not fit the grid
+def test_the_oracle_has_the_variance_planes_and_the_psf(pieces, number):
+    kernel, (v1, v2) = pieces[f"corr{number}_kernel"], pieces[f"corr{number}_par"].tolist()
+    textbook = oracle.Textbook(kernel, v1, v2, tuple(pieces[f"corr{number}_shape"].tolist()))
+    planes = [pieces[f"corr{number}_v1"], pieces[f"corr{number}_v2"]]
+    for name, complete in (("vest", False), ("vfull", True)):
+        got = oracle.corrected_variance(textbook, *planes, v1, v2, complete=complete)
+        assert_allclose(got, pieces[f"corr{number}_{name}"], rtol=goldens.VARIANCE, err_msg=name)
+    got = oracle.corrected_psf(textbook, pieces[f"corr{number}_psf_in"])
+    assert_allclose(got, pieces[f"corr{number}_psf_out"], rtol=0, atol=goldens.PSF)
+
+
+@pytest.mark.parametrize("number", range(14))
+def test_variance_mean(means, number):
+    variance, mask, expected = means[f"var{number}"], means[f"mask{number}"], means["clipped_mean"][number]
+    got = gpucoadd.variance_mean(variance, mask, schema=means.schema)
+    assert isinstance(got, float)
+    assert_allclose(got, expected, rtol=goldens.VARIANCE_MEAN)
+    planes = "INTRP EDGE DETECTED SAT CR BAD NO_DATA DETECTED_NEGATIVE".split()
+    assert_allclose(oracle.variance_mean(variance, mask, means.schema.bitmask(*planes)), expected, rtol=1e-14)
