@@ -166,7 +166,8 @@ class _Moments:
         step = _PIECE if is_host(xp) else max(stop - start, 1)
         for first in range(start, stop, step):
             deviation = xp.subtract(self.ordered[first : min(first + step, stop)], self._origin, dtype=xp.float64)
-            sums += to_host(xp.stack([deviation.sum(), deviation @ deviation]))
+            total = deviation.sum()
+            sums += to_host(xp.stack([total, xp.square(deviation, out=deviation).sum()]))
         return sums
 
 

@@ -101,7 +101,7 @@ def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dic
     inputs.warn(ratios[np.isfinite(ratios)])
     stamps = None if inputs.psf is None else array_module(difference.image).stack(psfs)
     distance = np.where(merged, np.hypot(*(cutter.positions - middle(difference)).T), np.inf)
-    result = mosaic.finish()
+    image, variance = mosaic.planes()
     cells = DecorrelatedCells(
         inner=inner,
         expanded=expanded,
@@ -110,7 +110,7 @@ def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dic
         **{f"{side.name}_variance": level for side, level in zip(inputs.sides, levels)},
     )
     psf = None if stamps is None else stamps[int(distance.argmin())]
-    return {"image": result.image, "variance": result.variance, "psf": psf, "cells": cells}
+    return {"image": image, "variance": variance, "psf": psf, "cells": cells}
 
 
 class _Cutter:

@@ -277,11 +277,10 @@ def _check_variance(name: str, value: Any) -> float | None:
 
 def _check_not_negative(side: Side) -> None:
     variance, mask = side.image.variance, side.image.mask
-    negative = variance < 0
-    if not bool(negative.any()):
+    if float(variance.min()) >= 0:  # quick, and not so where there is a NaN
         return
     xp = array_module(variance)
-    n = int(xp.count_nonzero(negative & xp.isfinite(variance) & ((mask & side.bits) == 0)))
+    n = int(xp.count_nonzero((variance < 0) & xp.isfinite(variance) & ((mask & side.bits) == 0)))
     if n:
         raise ValueError(
             f"the variance plane of the {side.name} image is negative at {n} pixels that count; mask them, or set "

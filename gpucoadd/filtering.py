@@ -90,7 +90,8 @@ def apply(
 
     def forward(rows: slice) -> None:
         part = images[:, rows]
-        padded = xp.zeros((n, part.shape[1], nx), real)
+        padded = xp.empty((n, part.shape[1], nx), real)
+        padded[..., width:] = 0
         if holes is None:
             padded[..., :width] = part
         else:

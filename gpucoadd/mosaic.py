@@ -17,6 +17,7 @@ from .backend import Array, array_module, is_host, quiet
 from .cells import CellGrid
 from .images import Frozen, MaskedImage
 
+_MANY = np.iinfo(np.uint16).max  # cells, up to which 16 bits can count those of a pixel
 _MERGING = ("average", "sum", "copy")
 
 
@@ -84,8 +85,10 @@ class Mosaic:
         self._parent = image
         fill = np.nan if grid.reduce == "copy" else 0
         self._image, self._variance = (xp.full_like(plane, fill) for plane in (image.image, image.variance))
-        self._mask = image.mask.copy()
-        self._count = xp.zeros(image.shape, dtype=xp.int32) if grid.reduce == "average" else None
+        self._mask: Array | None = None  # until a cell brings one
+        self._is_finished = False
+        self._count = xp.zeros(image.shape, dtype=xp.uint16) if grid.reduce == "average" else None
+        self._n_cells = 0
 
     def add(
         self,
@@ -115,7 +118,7 @@ class Mosaic:
         TypeError
             If arrays are mixed (host and device).
         ValueError
-            If the box is not inside the image, or shapes do not fit it.
+            If the box is not inside the image, shapes do not fit it, or the mosaic is finished.
         """
         planes = {"image": image, "variance": variance} | ({} if mask is None else {"mask": mask})
         xp = array_module(mosaic=self._image, **planes)
@@ -124,7 +127,11 @@ class Mosaic:
         for name, plane in planes.items():
             if plane.shape != shape:
                 raise ValueError(f"{name} has shape {plane.shape} but the box {_words(box)} has {shape} (y, x) pixels")
+        if self._is_finished:
+            raise ValueError("the mosaic is finished; make another one to add cells")
         if mask is not None:
+            if self._mask is None:
+                self._mask = self._parent.mask.copy()
             self._mask[window] |= mask
         with quiet(xp):
             valid = None if all_valid else ~xp.isnan(image * variance)
@@ -136,28 +143,41 @@ class Mosaic:
                 else:
                     target += plane if valid is None else xp.where(valid, plane, 0)
         if self._count is not None:
+            if self._n_cells == _MANY:
+                self._count = self._count.astype(xp.int32)
             self._count[window] += 1 if valid is None else valid
+        self._n_cells += 1
 
     def finish(self) -> MaskedImage:
         """
-        The image of all cells so far.
+        The image of all cells. No cell can be added afterwards: its arrays are those of the mosaic, not copies.
 
         Returns
         -------
         MaskedImage
-            Shape, origin, dtypes, WCS and unit of the input; `schema` as the mosaic has it. New arrays.
+            Shape, origin, dtypes, WCS and unit of the input; `schema` as the mosaic has it.
         """
         xp = array_module(self._image)
-        image, variance = self._image.copy(), self._variance.copy()
-        with quiet(xp):
-            if self._count is not None:
-                image /= self._count  # 0 / 0 is NaN
-                variance /= self._count
-            mask = xp.where(xp.isnan(image * variance), self._mask | self._bad, self._mask)
-        parent = self._parent
+        image, variance = self.planes()
+        parent, mask = self._parent, self._mask
+        if mask is None:
+            mask = parent.mask.copy()
+        if self._bad:
+            with quiet(xp):
+                mask |= xp.where(xp.isnan(image * variance), xp.int32(self._bad), xp.int32(0))
+        self._mask = mask
         return MaskedImage(
             image, variance, mask, schema=self.schema, origin=parent.origin, wcs=parent.wcs, unit=parent.unit
         )
+
+    def planes(self) -> tuple[Array, Array]:
+        """Image and variance of all cells, as in `finish`."""
+        if self._count is not None and not self._is_finished:
+            with quiet(array_module(self._image)):
+                self._image /= self._count  # 0 / 0 is NaN
+                self._variance /= self._count
+        self._is_finished = True
+        return self._image, self._variance
 
     def _window(self, box: Sequence[int]) -> tuple[slice, slice]:
         x0, y0, width, height = map(int, box)

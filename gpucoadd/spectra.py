@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, quiet
+from .backend import Array, array_module, is_host, quiet
 from .matching import check_stamp
 from .workers import cut
 
 _WHOLE_BYTES = 1 << 24  # of a kernel's transform that are there at once when a whole correction is made
+_ONE_THREAD = 1 << 18  # multiplications in a product, up to which OpenBLAS stays on one thread
 _SCORE_FLOOR = 1000 * float(np.finfo(np.float64).tiny)  # of |P|^2; rounding noise of any real stamp is far above
 
 
@@ -78,11 +79,11 @@ class StampTransform:
         self.shape, self.n_columns = shape, shape[1] // 2 + 1
         self._y = xp.asarray(phases(shape[0], shape[0], stamps.shape[1]))
         self._x = xp.asarray(phases(shape[1], self.n_columns, stamps.shape[2]).T.copy())
-        self._rows = xp.matmul(stamps.astype(xp.complex128), self._x)
+        self._rows = _product(stamps.astype(xp.complex128), self._x)
 
     def __call__(self, columns: slice = slice(None)) -> Array:
         """Transforms at some columns, shape (n, ny, columns), complex128."""
-        return array_module(self._y).matmul(self._y, self._rows[..., columns])
+        return _product(self._y, self._rows[..., columns])
 
     def cropped_inverse(self, transform: Array, columns: slice, weights: Array) -> Array:
         """
@@ -101,9 +102,28 @@ class StampTransform:
         -------
         array, shape (n, h, w), float64
         """
-        xp = array_module(transform)
-        rows = xp.matmul(self._y.conj().T, transform) * weights
-        return xp.matmul(rows, self._x[:, columns].conj().T).real
+        rows = _product(self._y.conj().T, transform) * weights
+        return _product(rows, self._x[:, columns].conj().T).real
+
+
+def _product(a: Array, b: Array) -> Array:
+    """
+    Matrix product, on the host in pieces so small that BLAS libraries take one thread for each.
+
+    Blocks are shared out to threads already, and threads that wait for each other cost more than the product.
+    """
+    xp = array_module(a)
+    if not is_host(xp):
+        return xp.matmul(a, b)
+    out = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.complex128)
+    tall = a.shape[-2] > b.shape[-1]
+    row = a.shape[-1] * (b.shape[-1] if tall else a.shape[-2])
+    for piece in cut(a.shape[-2] if tall else b.shape[-1], max(1, _ONE_THREAD // row)):
+        if tall:
+            np.matmul(a[..., piece, :], b, out=out[..., piece, :])
+        else:
+            np.matmul(a, b[..., piece], out=out[..., piece])
+    return out
 
 
 def column_weights(xp: Any, shape: tuple[int, int]) -> Array:
@@ -180,7 +200,7 @@ class Correction:
         k2 = k2 * squared  # may be one kernel of many cells
         if p2 is not None:
             squared *= p2
-        sums = xp.stack([(part @ weights).sum(axis=-1) for part in (squared, k2)])
+        sums = xp.stack([xp.einsum("nyx,x->n", part, weights) for part in (squared, k2)])
         stamps = None
         if self.psf is not None:
             stamps = self.psf.cropped_inverse(self.psf(columns) * correction, columns, weights)

@@ -491,7 +491,7 @@ def test_mosaic_equals_its_definition(xp, reduce, floats, seed):
 
 @pytest.mark.parametrize("reduce", ["average", "sum", "copy"])
 def test_pixels_known_to_be_valid_give_the_same(reduce):
-    """Also without masks, after an early look, and with float64 cells in a float32 mosaic."""
+    """Also without masks, and with float64 cells in a float32 mosaic; it may be asked for again, but not added to."""
     image = make_image((20, 20))
     grid = pixel_grid(reduce=reduce)
     looked, told = Mosaic(image, grid), Mosaic(image, grid)
@@ -500,11 +500,12 @@ def test_pixels_known_to_be_valid_give_the_same(reduce):
         cell = image.image[part].astype(np.float64) * number, image.variance[part].astype(np.float64)
         looked.add((x0, y0, width, height), *cell)
         told.add((x0, y0, width, height), *cell, all_valid=True)
-        told.finish()
     for name in ("image", "variance", "mask"):
         assert_array_equal(getattr(told.finish(), name), getattr(looked.finish(), name))
         assert getattr(told.finish(), name).dtype == getattr(image, name).dtype
     assert_array_equal(told.finish().mask, image.mask)
+    with pytest.raises(ValueError, match="the mosaic is finished; make another one"):
+        told.add((x0, y0, width, height), *cell)
 
 
 @pytest.mark.parametrize(
