@@ -75,42 +75,44 @@ def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dic
     mosaic = Mosaic(difference, dataclasses.replace(grid, bad_planes=()))  # the mask stays that of the difference
     levels = np.empty((2, len(inner)))
     merged = np.empty(len(inner), bool)
-    psfs: list[Array] = [None] * len(inner)
+    psfs = None
     chunks = cutter.chunks(consecutive=grid.reduce == "copy")
     for chunk in in_order(cutter.correct, chunks, threads=inputs.threads):
-        levels[:, chunk.indices], merged[chunk.indices] = chunk.levels, chunk.merged
         cutter.merge(chunk, mosaic)
+        levels[:, chunk.indices], merged[chunk.indices] = chunk.levels, chunk.merged
         if chunk.psfs is not None:
-            for position, index in enumerate(chunk.indices.tolist()):
-                psfs[index] = chunk.psfs[position]
+            xp = array_module(chunk.psfs)
+            psfs = xp.empty((len(inner), *chunk.psfs.shape[1:])) if psfs is None else psfs
+            psfs[xp.asarray(chunk.indices)] = chunk.psfs
+    _report(inputs, levels, merged)
+    image, variance = mosaic.planes()
+    cells = DecorrelatedCells(
+        inner=inner,
+        expanded=expanded,
+        kernel_position=cutter.positions,
+        psf=psfs,
+        **{f"{side.name}_variance": level for side, level in zip(inputs.sides, levels)},
+    )
+    distance = np.where(merged, np.hypot(*(cutter.positions - middle(difference)).T), np.inf)
+    psf = None if psfs is None else psfs[int(distance.argmin())]
+    return {"image": image, "variance": variance, "psf": psf, "cells": cells}
+
+
+def _report(inputs: Inputs, levels: np.ndarray, merged: np.ndarray) -> None:
+    """Log what a user should know of the cells; ValueError if none contributed."""
     if not merged.any():
-        side = inputs.sides[int(not np.isnan(levels[0]).all())]
-        inputs.check_level(side, math.nan)
+        inputs.check_level(inputs.sides[int(not np.isnan(levels[0]).all())], math.nan)
     unusable = np.isnan(levels).any(axis=0)
     if unusable.any():
         logger.warning(
             "%d of %d cells have no good pixel to measure a variance on: %d are left out, %d keep the difference as it "
             "was, since the science or the template image is NaN throughout",
             np.count_nonzero(unusable),
-            len(inner),
+            len(merged),
             np.count_nonzero(unusable & ~merged),
             np.count_nonzero(unusable & merged),
         )
-    with np.errstate(invalid="ignore"):
-        ratios = levels[1] / levels[0]
-    inputs.warn(ratios[np.isfinite(ratios)])
-    stamps = None if inputs.psf is None else array_module(difference.image).stack(psfs)
-    distance = np.where(merged, np.hypot(*(cutter.positions - middle(difference)).T), np.inf)
-    image, variance = mosaic.planes()
-    cells = DecorrelatedCells(
-        inner=inner,
-        expanded=expanded,
-        kernel_position=cutter.positions,
-        psf=stamps,
-        **{f"{side.name}_variance": level for side, level in zip(inputs.sides, levels)},
-    )
-    psf = None if stamps is None else stamps[int(distance.argmin())]
-    return {"image": image, "variance": variance, "psf": psf, "cells": cells}
+    inputs.warn(levels[1, ~unusable] / levels[0, ~unusable])
 
 
 class _Cutter:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from .spectra import check_preconvolution, fft_shape
 
 logger = logging.getLogger(__name__)
 
+_CLIP: dict[str, Any] = {"sigma": 3.0, "iterations": 3}  # of a variance plane
 _MAX_RATIO = 1e8  # of the variances, above which a warning is due
 _N_FALLBACK = 100  # points along each axis at which a PSF is averaged that is not defined where it is needed
 _FALLBACK_CUT = 0.05  # of the extent, left out at each side
@@ -45,13 +47,12 @@ def clipped_variance(variance: Array, mask: Array, bits: int) -> Array:
     """Clipped means, 3 rounds at 3 sigma, of n variance planes (n, h, w): (n,) float64, NaN without a good pixel."""
     xp = array_module(variance)
     values = variance.astype(xp.float32, copy=False)
-    clip = {"sigma": 3.0, "iterations": 3}
     if len(values) == 1:
-        return xp.asarray(np.array([clipped_mean(*good_samples(values[0], mask[0], bits), **clip)]))
+        return xp.asarray(np.array([clipped_mean(*good_samples(values[0], mask[0], bits), **_CLIP)]))
     good = xp.isfinite(values)
     good &= (mask & bits) == 0
     shape = (len(values), -1)
-    return clipped_means(values.reshape(shape), good.reshape(shape), **clip)
+    return clipped_means(values.reshape(shape), good.reshape(shape), **_CLIP)
 
 
 def ignored_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
@@ -96,10 +97,12 @@ class Inputs:
 
     def kernels_at(self, positions: np.ndarray) -> Array:
         """Kernels at (n, 2) positions (y, x): (n, ky, kx), or (1, ky, kx) of one that is the same everywhere."""
-        varies = isinstance(self.kernel, SpatialKernel)
-        kernels = self.kernel.at(positions[:, 0], positions[:, 1]) if varies else self.kernel[None]
-        if varies and not bool(array_module(kernels).isfinite(kernels).all()):
-            raise ValueError("kernel is not finite where it is taken; its polynomials overflow so far from their field")
+        if isinstance(self.kernel, SpatialKernel):
+            kernels = self.kernel.at(positions[:, 0], positions[:, 1])
+            if not bool(array_module(kernels).isfinite(kernels).all()):
+                raise ValueError("kernel is not finite where it is taken; its polynomials overflow so far off")
+        else:
+            kernels = self.kernel[None]
         if not self.template_matched and bool((kernels.sum(axis=(1, 2)) == 0).any()):
             raise ValueError("kernel has sum 0; a difference with a convolved science image was divided by that sum")
         return kernels
@@ -270,7 +273,7 @@ def _check_preconvolution(source: Any, difference: MaskedImage) -> Array:
 def _check_variance(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (bool, str)) or not np.isscalar(value) or not math.isfinite(value):
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{name}_variance must be a finite number, got {value!r}")
     return float(value)
 

@@ -106,8 +106,8 @@ def correct_whole(inputs: Inputs, position: tuple[float, float]) -> dict[str, An
         inputs.check_level(side, level)
     inputs.warn(np.array(levels[1:]) / levels[0])
     n1, n2 = (xp.asarray(np.array([level])) for level in levels)
-    planes = [side.image.variance[None] for side in inputs.sides]
-    batch = Batch(difference.image[None], *planes, n1, n2, kernels, psfs)
+    v1, v2 = (side.image.variance[None] for side in inputs.sides)
+    batch = Batch(difference.image[None], v1, v2, n1, n2, kernels, psfs)
     shape, offset = inputs.grid_shape(difference.shape, kernels, psfs), (0, 0)
     if inputs.config.edge == "reflect":
         shape, offset, batch = _mirrored(inputs, batch)

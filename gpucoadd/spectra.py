@@ -326,7 +326,6 @@ def _one(kernel: Array, v1: float, v2: float, shape: tuple[int, int], preconvolu
     if not (0 < v1 < np.inf and 0 <= v2 < np.inf):
         raise ValueError(f"variances must be finite, v1 positive and v2 at least 0; got v1 = {v1!r}, v2 = {v2!r}")
     xp = array_module(values)
-    variances = (xp.asarray(np.array([float(v)])) for v in (v1, v2))
-    return Correction(values[None], *variances, (int(shape[0]), int(shape[1])), preconvolution=preconvolution).whole()[
-        0
-    ]
+    n1, n2 = (xp.asarray(np.array([float(v)])) for v in (v1, v2))
+    grid = (int(shape[0]), int(shape[1]))
+    return Correction(values[None], n1, n2, grid, preconvolution=preconvolution).whole()[0]
