@@ -290,7 +290,7 @@ def decorrelate(
     -----
     Waits for the device to read the variances. Memory beside the inputs, for N pixels of float32: 13 N bytes for a
     whole image (9 N in single precision, 25 N with mirrored edges, 65 N with `complete_variance`), 10 N in cells, with
-    `complete_variance` too, of which 8 N are the result; mirrored edges add 18 N there.
+    `complete_variance` too, of which 8 N are the result; mirrored edges add 12 N there.
 
     References
     ----------

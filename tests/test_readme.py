@@ -3,16 +3,33 @@
 import re
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
+COADD, DECORRELATE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run an example in an empty folder; gives what it printed."""
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
+
+    def run_example(example):
+        exec(compile(example, "README.md", "exec"), {})
+        return capsys.readouterr().out
+
+    return run_example
+
+
+def test_the_coadd_example_runs(run, tmp_path):
+    printed = run(COADD)
     assert "(128, 128) nJy from 8 epochs" in printed and "pixels clipped" in printed
     assert (tmp_path / "coadd.fits").is_file()
+
+
+def test_the_decorrelation_example_runs(run):
+    correlation, error = re.fullmatch(r"correlation of neighbours (\S+) \+- (\S+)\n", run(DECORRELATE)).groups()
+    assert abs(float(correlation)) < 4 * float(error)
 
 
 def test_links_point_at_files():
