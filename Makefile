@@ -22,6 +22,7 @@ lint: $(VENV)/lint
 bench: $(VENV)/bench
 	$(BIN)/python benchmarks/bench_stack.py $(ARGS)
 	$(BIN)/python benchmarks/bench_coadd.py $(ARGS)
+	$(BIN)/python benchmarks/bench_decorrelation.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

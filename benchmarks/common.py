@@ -18,17 +18,31 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 
-def options(doc: str, *, threads: str) -> argparse.Namespace:
-    """Options that the scripts share; `doc` is the script's docstring, `threads` says whose threads are meant."""
+def options(doc: str, *, threads: str, size: int = 1024, epochs: int | None = 12) -> argparse.Namespace:
+    """
+    Options that the scripts share.
+
+    Parameters
+    ----------
+    doc : str
+        The script's docstring.
+    threads : str
+        Whose threads are meant.
+    size : int
+        Default of --size.
+    epochs : int or None
+        Default of --epochs; None for a script without a stack, which has no such option.
+    """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0].strip())
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--size", type=int, default=1024)
+    if epochs is not None:
+        parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--size", type=int, default=size)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help=threads)
@@ -54,6 +68,11 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def interleave(calls: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, dict[str, list[float]]]:
@@ -100,6 +119,37 @@ def summary(seconds: list[float]) -> dict[str, float]:
 def ratios(over: Mapping[str, list[float]], under: Mapping[str, list[float]], clock: str) -> dict[str, float]:
     """Median and spread of the ratio of two calls, taken round by round."""
     return summary([a / b for a, b in zip(over[clock], under[clock], strict=True)])
+
+
+def compare(
+    times: Mapping[str, Mapping[str, list[float]]], targets: Sequence[tuple[str, str, str | None]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """
+    Ratios of the calls that were timed, for people and for the record.
+
+    Parameters
+    ----------
+    times : mapping
+        Of `interleave`.
+    targets : sequence of (str, str, str or None)
+        Over, under, and what is hoped for; a pair of which one was not timed is left out.
+
+    Returns
+    -------
+    dict
+        "over / under" to `ratios` by clock.
+    """
+    found = {}
+    say(f"{'ratio':<72}{'CPU':>8}{'min':>8}{'max':>8}{'wall':>9}{'min':>8}{'max':>8}")
+    for over, under, hoped in targets:
+        if over not in times or under not in times:
+            continue
+        name = f"{over} / {under}"
+        found[name] = {clock: ratios(times[over], times[under], clock) for clock in ("cpu", "wall")}
+        cpu, wall = (tuple(found[name][clock].values()) for clock in ("cpu", "wall"))
+        numbers = "{:8.2f}{:8.2f}{:8.2f}{:9.2f}{:8.2f}{:8.2f}".format(*cpu, *wall)
+        say(f"{name:<72}{numbers}" + (f"  hoped for: {hoped}" if hoped else ""))
+    return found
 
 
 def emit(record: Mapping[str, Any], path: str | None) -> None:
