@@ -13,7 +13,7 @@ from .workers import cut
 
 IQR_TO_SIGMA = 0.741301109252802  # of a Gaussian; the figure LSST clips with
 _INFINITE = np.float32(np.inf)
-_PIECE = 1 << 15  # samples that are summed at once on the host: they stay in the cache
+_PIECE = 1 << 17  # samples that are summed at once on the host: they stay in the cache, and threads get on
 _LARGE = 1 << 16  # samples; of more than that, a clip can do without most of the order
 _BODY = 0.6  # of the first half width; the bounds of later rounds are hardly ever closer to the centre
 
@@ -265,35 +265,52 @@ def clipped_means(samples: Array, good: Array, *, sigma: float, iterations: int)
         NaN where nothing stays.
     """
     xp = array_module(samples)
-    ordered = xp.sort(xp.where(good, samples, xp.inf), axis=1).astype(xp.float64)
     n = good.sum(axis=1)
-    present = xp.arange(ordered.shape[1]) < n[:, None]
-    ordered[~present] = xp.nan
-    low, centre, high = (_quantiles(ordered, n, fraction) for fraction in (0.25, 0.5, 0.75))
-    half_width = sigma * IQR_TO_SIGMA * (high - low)
+    fewest = int(n.min())
+    ordered = xp.sort(samples if fewest == samples.shape[1] else xp.where(good, samples, _INFINITE), axis=1)
+    body = slice(fewest // 8, fewest - fewest // 8)
+    with quiet(xp):  # no sample, one sample: NaN
+        try:
+            return _rounds_of_rows(ordered, n, body, sigma=sigma, iterations=iterations)
+        except _Disordered:
+            return _rounds_of_rows(ordered, n, slice(0, 0), sigma=sigma, iterations=iterations)
+
+
+def _rounds_of_rows(ordered: Array, n: Array, body: slice, *, sigma: float, iterations: int) -> Array:
+    """
+    The rounds of the clip of ordered rows, of which the first `n` samples count; +inf follows.
+
+    The columns `body` are summed once, since no round drops a sample of them; `_Disordered` if one does.
+    """
+    xp = array_module(ordered)
+    low, origin, high = (_quantiles(ordered, n, fraction) for fraction in (0.25, 0.5, 0.75))
+    centre, half_width = origin, sigma * IQR_TO_SIGMA * (high - low)
+    ends = xp.concatenate([ordered[:, : body.start], ordered[:, body.stop :]], axis=1).astype(xp.float64)
+    middle = xp.subtract(ordered[:, body], origin[:, None], dtype=xp.float64)
+    body_sum, body_squares = middle.sum(axis=1), xp.einsum("nm,nm->n", middle, middle)
+    innermost = ordered[:, [body.start, body.stop - 1]].astype(xp.float64) if body.stop > body.start else ends[:, :0]
     for iteration in range(iterations):
-        deviation = ordered - centre[:, None]
-        kept = xp.abs(deviation) <= half_width[:, None]  # never of a NaN
-        count = kept.sum(axis=1)
-        deviation[~kept] = 0
-        with quiet(xp):
-            shift = deviation.sum(axis=1) / count
-            squares = (deviation * deviation).sum(axis=1) - count * shift * shift
-            variance = squares / (count - 1)
-        centre = centre + shift
+        if bool((xp.abs(innermost - centre[:, None]) > half_width[:, None]).any()):
+            raise _Disordered
+        kept = xp.abs(ends - centre[:, None]) <= half_width[:, None]
+        deviation = xp.where(kept, ends - origin[:, None], 0)
+        count = kept.sum(axis=1) + (body.stop - body.start)
+        shift = (deviation.sum(axis=1) + body_sum) / count
+        centre = origin + shift
+        squares = xp.einsum("nm,nm->n", deviation, deviation) + body_squares - count * shift * shift
         if iteration < iterations - 1:
-            new = sigma * xp.sqrt(xp.maximum(variance, 0))
-            half_width = xp.where(n > 1, xp.where(count > 1, new, xp.nan), half_width)
+            width = xp.where(count > 1, sigma * xp.sqrt(xp.maximum(squares / (count - 1), 0)), xp.nan)
+            half_width = xp.where(n > 1, width, half_width)
     return centre
 
 
 def _quantiles(ordered: Array, n: Array, fraction: float) -> Array:
-    """Linear quantiles of rows (n rows, m) of which the first `n` are there; NaN of an empty one."""
+    """Linear quantiles of rows (n rows, m) of which the first `n` are there, float64; NaN of an empty one."""
     xp = array_module(ordered)
     position = fraction * xp.maximum(n - 1, 0)
     below = position.astype(xp.int64)
     above = xp.minimum(below + 1, ordered.shape[1] - 1)
     rows = xp.arange(len(ordered))
-    start, end = ordered[rows, below], ordered[rows, above]
+    start, end = (ordered[rows, column].astype(xp.float64) for column in (below, above))
     part = position - below
-    return xp.where(part > 0, start + (end - start) * part, start)
+    return xp.where(n > 0, xp.where(part > 0, start + (end - start) * part, start), xp.nan)

@@ -125,18 +125,22 @@ class _Cutter:
 
     def __init__(self, inputs: Inputs, inner: np.ndarray, expanded: np.ndarray) -> None:
         y0, x0 = inputs.difference.origin
+        inner, expanded = (boxes - [x0, y0, 0, 0] for boxes in (inner, expanded))
         self.inputs = inputs
-        self.positions = expanded[:, [1, 0]] + expanded[:, [3, 2]] / 2
-        self._parent_inner = inner
-        self._inner, self._expanded = (boxes - [x0, y0, 0, 0] for boxes in (inner, expanded))
-        self._filled = self._expanded
+        self.positions = expanded[:, [1, 0]] + expanded[:, [3, 2]] / 2 + [y0, x0]
+        self._expanded = self._filled = expanded
         self._planes = [inputs.difference.image, *(side.image.variance for side in inputs.sides)]
+        first = inner
         if inputs.config.edge == "reflect":
-            self._mirror()
+            first = self._mirror(inner)
+        inside = first.copy()
+        inside[:, :2] -= self._filled[:, :2]
+        # Where a cell's inner box lies in the image, and in what is corrected.
+        self._windows, self._inside = ([_slices(box) for box in boxes.tolist()] for boxes in (inner, inside))
 
-    def _mirror(self) -> None:
-        """Let every cell reach equally far, and shift all to planes that are mirrored over their edges."""
-        inner, box = self._inner, self._expanded
+    def _mirror(self, inner: np.ndarray) -> np.ndarray:
+        """Let every cell reach equally far, into planes mirrored over their edges; gives the inner boxes in these."""
+        box = self._expanded
         low = inner[:, :2] - box[:, :2]
         high = box[:, :2] + box[:, 2:] - inner[:, :2] - inner[:, 2:]
         border = np.maximum(low, high).max(axis=0)
@@ -144,7 +148,7 @@ class _Cutter:
         self._filled = np.concatenate([inner[:, :2] - border + margin, inner[:, 2:] + 2 * border], axis=1)
         xp = array_module(self.inputs.difference.image)
         self._planes = [xp.pad(plane, margin, mode="symmetric") for plane in self._planes]
-        self._inner = inner + np.array([margin, margin, 0, 0])
+        return inner + np.array([margin, margin, 0, 0])
 
     def chunks(self, *, consecutive: bool) -> list[np.ndarray]:
         """Indices of cells of one shape that are corrected together; only neighbours in order if `consecutive`."""
@@ -167,16 +171,16 @@ class _Cutter:
         inputs = self.inputs
         xp = array_module(inputs.difference.image)
         boxes, positions = self._expanded[indices], self.positions[indices]
-        levels = np.stack(
-            [
-                side.levels(*(_windows(p, boxes) for p in (side.image.variance, side.image.mask)))
-                for side in inputs.sides
-            ]
-        )
+        variances, masks = ([_windows(getattr(s.image, p), boxes) for s in inputs.sides] for p in ("variance", "mask"))
+        levels = np.stack([side.levels(v, m) for side, v, m in zip(inputs.sides, variances, masks)])
         usable = ~np.isnan(levels).any(axis=0)
         self._check(levels, usable, indices)
         n1, n2 = (xp.asarray(np.where(usable, level, 1.0)) for level in levels)
-        images, v1, v2 = (_windows(plane, self._filled[indices]) for plane in self._planes)
+        images = _windows(self._planes[0], self._filled[indices])
+        if self._filled is self._expanded:
+            v1, v2 = variances
+        else:
+            v1, v2 = (_windows(plane, self._filled[indices]) for plane in self._planes[1:])
         kernels, psfs = inputs.kernels_at(positions), inputs.psfs_at(positions)
         batch = Batch(images, v1, v2, n1, n2, kernels, psfs)
         done = correct(inputs, batch, inputs.grid_shape(images.shape[1:], kernels, psfs))
@@ -203,38 +207,30 @@ class _Cutter:
 
         It does, with the difference as it was, if the science or the template image has nothing but NaN in it.
         """
-        blank = any(all_nan(side.image.image[_slices(self._expanded[index])]) for side in self.inputs.sides)
+        blank = any(all_nan(side.image.image[_slices(self._expanded[index].tolist())]) for side in self.inputs.sides)
         if blank:
-            difference = self.inputs.difference
-            y0, x0 = difference.origin
-            untouched = _slices(self._parent_inner[index] - [x0, y0, 0, 0])
-            inside = _slices(self._inside(index))
-            done.images[position][inside] = difference.image[untouched]
-            done.variance[position][inside] = difference.variance[untouched]
+            inside, window = self._inside[index], self._windows[index]
+            done.images[position][inside] = self.inputs.difference.image[window]
+            done.variance[position][inside] = self.inputs.difference.variance[window]
         if done.psfs is not None and batch.psfs is not None:
             psf = batch.psfs[position % len(batch.psfs)]
             done.psfs[position] = psf / psf.sum() if blank else math.nan
         return blank
 
-    def _inside(self, index: int) -> np.ndarray:
-        """The inner box of a cell, in pixels from the corner of what was corrected."""
-        box = self._inner[index].copy()
-        box[:2] -= self._filled[index, :2]
-        return box
-
     def merge(self, chunk: _Chunk, mosaic: Mosaic) -> None:
         """Add the inner part of each cell to the mosaic."""
-        for position, index in enumerate(chunk.indices.tolist()):
-            if chunk.merged[position]:
-                inside = _slices(self._inside(index))
-                image, variance = chunk.images[position][inside], chunk.variance[position][inside]
-                box = self._parent_inner[index].tolist()
-                mosaic.add(box, image, variance, all_valid=bool(chunk.all_valid[position]))
+        merged, all_valid = chunk.merged.tolist(), chunk.all_valid.tolist()
+        with quiet(array_module(chunk.images)):
+            for position, index in enumerate(chunk.indices.tolist()):
+                if merged[position]:
+                    part = (position, *self._inside[index])
+                    window = self._windows[index]
+                    mosaic.merge(window, chunk.images[part], chunk.variance[part], all_valid=all_valid[position])
 
 
-def _slices(box: np.ndarray) -> tuple[slice, slice]:
+def _slices(box: list[int]) -> tuple[slice, slice]:
     """Rows and columns of a box x0, y0, width, height."""
-    x0, y0, width, height = box.tolist()
+    x0, y0, width, height = box
     return slice(y0, y0 + height), slice(x0, x0 + width)
 
 

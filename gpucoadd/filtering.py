@@ -16,7 +16,7 @@ from .spectra import Correction
 from .workers import cut, in_order
 
 # Of spectrum per block: half of a core's second-level cache on the host, plenty for a device.
-_ROW_BYTES = 1 << 18
+_ROW_BYTES = 1 << 19
 _COLUMN_BYTES = 1 << 20
 _DEVICE_BYTES = 1 << 28
 

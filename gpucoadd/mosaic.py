@@ -134,17 +134,24 @@ class Mosaic:
                 self._mask = self._parent.mask.copy()
             self._mask[window] |= mask
         with quiet(xp):
-            valid = None if all_valid else ~xp.isnan(image * variance)
-            if is_host(xp) and valid is not None and valid.all():  # a device would be waited for
+            self.merge(window, image, variance, all_valid=all_valid)
+
+    def merge(self, window: tuple[slice, slice], image: Array, variance: Array, *, all_valid: bool = False) -> None:
+        """As `add`, for rows and columns from the corner of the image; what is given is not checked."""
+        valid = None
+        if not all_valid:
+            xp = array_module(image)
+            valid = ~xp.isnan(image * variance)
+            if is_host(xp) and valid.all():  # a device would be waited for
                 valid = None
-            for target, plane in ((self._image[window], image), (self._variance[window], variance)):
-                if self._reduce == "copy":
-                    target[...] = plane if valid is None else xp.where(valid, plane, target)
-                else:
-                    target += plane if valid is None else xp.where(valid, plane, 0)
+        for target, plane in ((self._image[window], image), (self._variance[window], variance)):
+            if self._reduce == "copy":
+                target[...] = plane if valid is None else xp.where(valid, plane, target)
+            else:
+                target += plane if valid is None else xp.where(valid, plane, 0)
         if self._count is not None:
             if self._n_cells == _MANY:
-                self._count = self._count.astype(xp.int32)
+                self._count = self._count.astype("int32")
             self._count[window] += 1 if valid is None else valid
         self._n_cells += 1
 

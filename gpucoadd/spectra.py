@@ -7,6 +7,7 @@ products give any block of columns alone, which keeps a large correction in the 
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,7 @@ def fft_shape(*shapes: tuple[int, int]) -> tuple[int, int]:
     return ny, nx
 
 
+@functools.lru_cache(maxsize=64)  # cells of few shapes, each needed again and again
 def phases(n: int, n_frequencies: int, size: int) -> np.ndarray:
     """
     Matrix (n_frequencies, size) that transforms a stamp of `size` pixels, origin at `size // 2`, on a grid of `n`.
@@ -59,7 +61,9 @@ def phases(n: int, n_frequencies: int, size: int) -> np.ndarray:
     The exponents are reduced as integers, so that no frequency loses digits.
     """
     turns = np.outer(np.arange(n_frequencies), np.arange(size) - size // 2) % n
-    return np.exp(-2j * np.pi / n * turns)
+    matrix = np.exp(-2j * np.pi / n * turns)
+    matrix.setflags(write=False)
+    return matrix
 
 
 class StampTransform:
@@ -84,6 +88,56 @@ class StampTransform:
     def __call__(self, columns: slice = slice(None)) -> Array:
         """Transforms at some columns, shape (n, ny, columns), complex128."""
         return _product(self._y, self._rows[..., columns])
+
+    def power(self, columns: slice = slice(None)) -> Array:
+        """
+        Squared modulus at some columns, shape (n, ny, columns), float64.
+
+        The rows of a stamp come in pairs about its origin, whose sum goes with cosines and whose difference with sines;
+        both serve a frequency and its negative. That takes an eighth of the multiplications of the transform.
+        """
+        xp = array_module(self._y)
+        even, odd = self._pairs
+        (a_real, a_imag), (b_real, b_imag) = (
+            [_product(waves, part[..., columns]) for part in parts]
+            for waves, parts in zip(self._waves, (even, odd), strict=True)
+        )
+        ny, half = self.shape[0], a_real.shape[-2]
+        out = xp.empty((a_real.shape[0], ny, a_real.shape[-1]))
+        positive = out[:, :half]
+        xp.subtract(a_imag, b_real, out=positive)
+        positive *= positive
+        a_imag += b_real
+        real = a_real + b_imag
+        real *= real
+        positive += real
+        a_real -= b_imag
+        a_real *= a_real
+        a_imag *= a_imag
+        a_real += a_imag
+        out[:, half:] = a_real[:, ny - half : 0 : -1]
+        return out
+
+    @functools.cached_property
+    def _pairs(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Sums of rows at equal distances from the origin, and their differences, as real and imaginary part."""
+        xp = array_module(self._rows)
+        n, height, width = self._rows.shape
+        above = xp.zeros((n, height // 2, width), xp.complex128)
+        above[:, : (height - 1) // 2] = self._rows[:, height // 2 + 1 :]
+        below = self._rows[:, : height // 2][:, ::-1]
+        even = xp.concatenate([self._rows[:, height // 2 : height // 2 + 1], above + below], axis=1)
+        odd = above - below
+        (er, ei), (or_, oi) = ([xp.ascontiguousarray(p) for p in (a.real, a.imag)] for a in (even, odd))
+        return (er, ei), (or_, oi)
+
+    @functools.cached_property
+    def _waves(self) -> tuple[Array, Array]:
+        """Cosines of distances from 0 on, and sines of those from 1 on, at the frequencies that are not negative."""
+        xp = array_module(self._rows)
+        reach = self._rows.shape[1] // 2
+        waves = phases(self.shape[0], self.shape[0] // 2 + 1, 2 * reach + 1)
+        return xp.asarray(waves.real[:, reach:].copy()), xp.asarray(-waves.imag[:, reach + 1 :])
 
     def cropped_inverse(self, transform: Array, columns: slice, weights: Array) -> Array:
         """
@@ -115,10 +169,11 @@ def _product(a: Array, b: Array) -> Array:
     xp = array_module(a)
     if not is_host(xp):
         return xp.matmul(a, b)
-    out = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.complex128)
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    out = np.empty(shape, np.result_type(a, b))
     tall = a.shape[-2] > b.shape[-1]
     row = a.shape[-1] * (b.shape[-1] if tall else a.shape[-2])
-    for piece in cut(a.shape[-2] if tall else b.shape[-1], max(1, _ONE_THREAD // row)):
+    for piece in cut(a.shape[-2] if tall else b.shape[-1], max(1, _ONE_THREAD // max(row, 1))):
         if tall:
             np.matmul(a[..., piece, :], b, out=out[..., piece, :])
         else:
@@ -184,12 +239,12 @@ class Correction:
         """The correction at some columns."""
         xp = array_module(self._column_weights)
         weights = self._column_weights[columns]
-        k2 = _power(self.kernel(columns))
+        k2 = self.kernel.power(columns)
         p2 = None
         with quiet(xp):  # NaN variances give a NaN correction
             noise = self.v2 * k2
             if self.preconvolution is not None:
-                p2 = xp.maximum(_power(self.preconvolution(columns)), _SCORE_FLOOR)
+                p2 = xp.maximum(self.preconvolution.power(columns), _SCORE_FLOOR)
                 noise /= p2
             noise += self.v1
             ratio = xp.divide(self.target, noise, out=noise)
@@ -221,13 +276,6 @@ class Correction:
         xp = array_module(correction)
         c1 = correction if self.preconvolution is None else xp.conj(self.preconvolution()) * correction
         return c1, self.kernel() * correction
-
-
-def _power(transform: Array) -> Array:
-    """Squared modulus."""
-    power = transform.real**2
-    power += transform.imag**2
-    return power
 
 
 def diffim_correction(kernel: Array, v1: float, v2: float, shape: tuple[int, int]) -> Array:
