@@ -16,6 +16,7 @@ _INFINITE = np.float32(np.inf)
 _PIECE = 1 << 17  # samples that are summed at once on the host: they stay in the cache, and threads get on
 _LARGE = 1 << 16  # samples; of more than that, a clip can do without most of the order
 _BODY = 0.6  # of the first half width; the bounds of later rounds are hardly ever closer to the centre
+_TAIL = 16  # of the samples of a row lie in each tail that a round may clip
 
 
 def ordered_samples(plane: Array, good: Array) -> Array:
@@ -268,7 +269,7 @@ def clipped_means(samples: Array, good: Array, *, sigma: float, iterations: int)
     n = good.sum(axis=1)
     fewest = int(n.min())
     ordered = xp.sort(samples if fewest == samples.shape[1] else xp.where(good, samples, _INFINITE), axis=1)
-    body = slice(fewest // 8, fewest - fewest // 8)
+    body = slice(fewest // _TAIL, fewest - fewest // _TAIL)
     with quiet(xp):  # no sample, one sample: NaN
         try:
             return _rounds_of_rows(ordered, n, body, sigma=sigma, iterations=iterations)

@@ -133,10 +133,9 @@ class _Cutter:
         first = inner
         if inputs.config.edge == "reflect":
             first = self._mirror(inner)
-        inside = first.copy()
-        inside[:, :2] -= self._filled[:, :2]
-        # Where a cell's inner box lies in the image, and in what is corrected.
-        self._windows, self._inside = ([_slices(box) for box in boxes.tolist()] for boxes in (inner, inside))
+        # The inner box of each cell: in the image, and in what is corrected.
+        self._inner, self._inside = inner, first.copy()
+        self._inside[:, :2] -= self._filled[:, :2]
 
     def _mirror(self, inner: np.ndarray) -> np.ndarray:
         """Let every cell reach equally far, into planes mirrored over their edges; gives the inner boxes in these."""
@@ -209,7 +208,7 @@ class _Cutter:
         """
         blank = any(all_nan(side.image.image[_slices(self._expanded[index].tolist())]) for side in self.inputs.sides)
         if blank:
-            inside, window = self._inside[index], self._windows[index]
+            inside, window = (_slices(boxes[index].tolist()) for boxes in (self._inside, self._inner))
             done.images[position][inside] = self.inputs.difference.image[window]
             done.variance[position][inside] = self.inputs.difference.variance[window]
         if done.psfs is not None and batch.psfs is not None:
@@ -219,13 +218,19 @@ class _Cutter:
 
     def merge(self, chunk: _Chunk, mosaic: Mosaic) -> None:
         """Add the inner part of each cell to the mosaic."""
-        merged, all_valid = chunk.merged.tolist(), chunk.all_valid.tolist()
+        cells = zip(
+            self._inner[chunk.indices].tolist(),
+            self._inside[chunk.indices].tolist(),
+            chunk.images,
+            chunk.variance,
+            chunk.merged.tolist(),
+            chunk.all_valid.tolist(),
+        )
         with quiet(array_module(chunk.images)):
-            for position, index in enumerate(chunk.indices.tolist()):
-                if merged[position]:
-                    part = (position, *self._inside[index])
-                    window = self._windows[index]
-                    mosaic.merge(window, chunk.images[part], chunk.variance[part], all_valid=all_valid[position])
+            for inner, inside, image, variance, is_merged, all_valid in cells:
+                if is_merged:
+                    part = _slices(inside)
+                    mosaic.merge(_slices(inner), image[part], variance[part], all_valid=all_valid)
 
 
 def _slices(box: list[int]) -> tuple[slice, slice]:

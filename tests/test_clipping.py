@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucoadd.clipping import IQR_TO_SIGMA, clipped_statistics, quantile
+from gpucoadd import clipping
+from gpucoadd.clipping import IQR_TO_SIGMA, clipped_mean, clipped_means, clipped_statistics, good_samples, quantile
 
 
 def by_definition(values, sigma, iterations):
@@ -64,3 +65,63 @@ def test_nothing_within_a_narrow_clip():
     # one sample stays, its variance is unknown, and so is the next round
     lone = np.array([0.0, 0.5, 1.0], np.float32)
     assert math.isnan(clipped_statistics(lone, sigma=0.1, iterations=2)[0])
+
+
+RNG = np.random.default_rng(7)
+N_LARGE = 100_000  # more than are ordered as a whole
+LARGE = {
+    "gaussian": RNG.normal(3, 1, N_LARGE),
+    "wings": RNG.standard_t(1.5, N_LARGE),
+    "skew": RNG.exponential(1, N_LARGE) ** 3,
+    "two values": RNG.choice([1.0, 2.0], N_LARGE),
+    "mostly one value": np.where(RNG.random(N_LARGE) < 0.8, 3.3, 9.0),
+    "one value": np.full(N_LARGE, 0.1),
+    "a core and a shelf": np.where(RNG.random(N_LARGE) < 0.3, RNG.uniform(-50, 50, N_LARGE), RNG.normal(0, 1, N_LARGE)),
+    "outliers": np.where(RNG.random(N_LARGE) < 1e-3, 1e30, RNG.normal(5, 1, N_LARGE)),
+    "steps": np.round(RNG.normal(0, 1.5, N_LARGE)),
+}
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_sample_needs_no_whole_order(name, sigma):
+    """Whether the bounds fall in the tails that were ordered or not; infinities stand for what does not count."""
+    values = LARGE[name].astype(np.float32)
+    samples = np.insert(values, [0, 17, 17, N_LARGE], np.inf)
+    mean = clipped_mean(samples, N_LARGE, sigma=sigma, iterations=3)
+    expected = clipped_statistics(np.sort(values), sigma=sigma, iterations=3)[0]
+    np.testing.assert_allclose(mean, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(expected, by_definition(values, sigma, 3)[0], rtol=1e-11, atol=1e-12)
+
+
+def test_a_large_sample_is_ordered_where_it_must_be(monkeypatch):
+    """A narrow clip has its bounds in the body; the usual one does not."""
+    asked = []
+    whole = clipping.clipped_statistics
+    monkeypatch.setattr(clipping, "clipped_statistics", lambda *a, **k: asked.append(1) or whole(*a, **k))
+    values = LARGE["gaussian"].astype(np.float32)
+    clipped_mean(values.copy(), N_LARGE, sigma=3.0, iterations=3)
+    assert not asked
+    shelf = np.where(np.arange(N_LARGE) < 0.55 * N_LARGE, LARGE["gaussian"] * 0.01, LARGE["gaussian"] * 30)
+    clipped_mean(shelf.astype(np.float32), N_LARGE, sigma=3.0, iterations=3)
+    assert asked
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.5, 3.0]))
+@settings(deadline=None, max_examples=150)
+def test_rows_together_equal_rows_alone(m, n, seed, sigma):
+    rng = np.random.default_rng(seed)
+    samples = (rng.standard_t(2, (n, m)) * 10).astype(np.float32)
+    if seed % 3 == 0:
+        samples = np.round(samples / 10)
+    good = rng.random((n, m)) < rng.choice([0.0, 0.2, 0.9, 1.0], (n, 1))
+    means = clipped_means(samples.copy(), good, sigma=sigma, iterations=3)
+    expected = [clipped_statistics(np.sort(s[g]), sigma=sigma, iterations=3)[0] for s, g in zip(samples, good)]
+    np.testing.assert_allclose(means, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_good_samples_are_counted_and_the_rest_is_infinite():
+    plane = np.array([[1.0, np.nan, -np.inf, 4.0, 5.0]], np.float32)
+    samples, n = good_samples(plane, np.array([[0, 0, 0, 8, 3]], np.int32), 8)
+    assert n == 2
+    np.testing.assert_array_equal(samples, [1.0, np.inf, np.inf, np.inf, 5.0])
