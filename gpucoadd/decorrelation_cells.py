@@ -19,7 +19,7 @@ from .workers import in_order
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 20, 1 << 28  # of spectrum that goes through one FFT call
+_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 21, 1 << 28  # of spectrum that goes through one FFT call
 
 
 @dataclass(frozen=True)
