@@ -33,7 +33,7 @@ from .spectra import Correction
 from .workers import check_threads
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Decorrelated:
     """
     A decorrelated difference, or a score image.

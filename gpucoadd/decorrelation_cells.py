@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 21, 1 << 28  # of spectrum that goes through one FFT call
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecorrelatedCells:
     """
     What was done in each cell.
