@@ -53,7 +53,7 @@ def fft_shape(*shapes: tuple[int, int]) -> tuple[int, int]:
     return ny, nx
 
 
-@functools.lru_cache(maxsize=64)  # cells of few shapes, each needed again and again
+@functools.lru_cache(maxsize=16)  # cells of one shape come one after the other
 def phases(n: int, n_frequencies: int, size: int) -> np.ndarray:
     """
     Matrix (n_frequencies, size) that transforms a stamp of `size` pixels, origin at `size // 2`, on a grid of `n`.
@@ -93,8 +93,9 @@ class StampTransform:
         """
         Squared modulus at some columns, shape (n, ny, columns), float64.
 
-        The rows of a stamp come in pairs about its origin, whose sum goes with cosines and whose difference with sines;
-        both serve a frequency and its negative. That takes an eighth of the multiplications of the transform.
+        The rows of a stamp come in pairs about its origin. Their sums go with cosines, which makes A, their differences
+        with sines, which makes B; the transform is ``A - iB`` at a frequency in y and ``A + iB`` at its negative. That
+        takes an eighth of the multiplications.
         """
         xp = array_module(self._y)
         even, odd = self._pairs
