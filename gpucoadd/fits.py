@@ -23,17 +23,16 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from astropy.wcs import WCS
 
 from . import backend
 from .images import MaskedImage, WarpStack
-from .layouts import NO_IMAGE, Layout, common_schema, hdu_name, recognise
+from .layouts import Layout, common_schema, hdu_name, recognise, recognise_difference
 from .masks import MaskSchema
 from .psf import FWHM_PER_SIGMA, adaptive_moments, measure_sigma
 from .sources import Exposure, FitsSource, Pool, quiet
@@ -64,8 +63,6 @@ _CELESTIAL = re.compile(
     r"(RA|DEC|[A-Z]LON|[A-Z]LAT|[A-Z]{2}L[NT])\s*(-|$)"
 )  # CTYPEs, sections 8.2 and 8.3 of the standard
 _MAX_GRID_OFFSET = 0.5  # pixels between two WCSs that are to describe one grid
-
-_PARTNERS = {"IMAGE": ("VARIANCE", "MASK"), "SCI": ("ERR",)}  # HDUs without which an image has no known layout
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -197,7 +194,7 @@ def read_difference(path: str | os.PathLike[str], *, device: str = "auto") -> Ma
     FileNotFoundError, OSError, ValueError
         As `read_image`.
     """
-    return _read_image(path, device, _recognise_difference)
+    return _read_image(path, device, recognise_difference)
 
 
 _Recognise = Callable[[str, Sequence[Any]], Layout]
@@ -322,31 +319,6 @@ def _describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> _Warp
             wcs=_celestial_wcs(path, hdu.header, files[0]),
             sigma=_known_sigma(path, files[0], headers),
         )
-
-
-def _recognise_difference(path: str, files: Sequence[Any]) -> Layout:
-    """
-    As `recognise`; for planes that are missing, empty ones stand in.
-
-    Noise that is missing is the image itself in the result, by which `_read_image` knows it.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for hdu in files[0]:
-        if getattr(hdu, "is_image", False) and len(hdu.shape) > 0:
-            shapes.setdefault(hdu_name(hdu), hdu.shape)
-    others = (name for name in shapes if name not in NO_IMAGE)
-    image = next((name for name in ("IMAGE", "SCI", *others) if name in shapes), "")
-    missing = [name for name in _PARTNERS.get(image, ("WEIGHT",)) if name not in shapes]
-    has_weight = len(files) > 1 or not shapes.keys().isdisjoint(("UNCERT", "WEIGHT", "WHT"))
-    if not missing or has_weight or image not in shapes:
-        return recognise(path, files)
-    empty = np.zeros(shapes[image], np.uint8)
-    layout = recognise(path, [[*files[0], *(fits.ImageHDU(empty, name=name) for name in missing)]])
-    if "MASK" in missing:
-        layout = replace(layout, mask=None)
-    if missing == ["MASK"]:
-        return layout
-    return replace(layout, noise=layout.image, noise_is="variance", complete=True)
 
 
 def _card(headers: Sequence[Any], *names: str) -> Any:

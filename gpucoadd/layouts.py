@@ -10,10 +10,11 @@ mean which plane, and decoding moves them to the bits of one schema common to al
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from astropy.io import fits
 
 from .masks import MaskSchema
 
@@ -35,7 +36,8 @@ _JWST_CODES = (
 # HST instruments number their bits each in its own way but agree on these; drizzling takes every bit as bad.
 _HST_CODES = ((_ALL_BITS, "BAD"), (256, "SAT"), (4096 | 8192, "CR"))
 _WEIGHT_NAMES = ("WEIGHT", "WHT")
-NO_IMAGE = (*_WEIGHT_NAMES, "MASK", "VARIANCE", "ERR", "DQ", "PSF", "CTX", "UNCERT", "NIMAGE")
+_NO_IMAGE = (*_WEIGHT_NAMES, "MASK", "VARIANCE", "ERR", "DQ", "PSF", "CTX", "UNCERT", "NIMAGE")
+_PARTNERS = {"IMAGE": ("VARIANCE", "MASK"), "SCI": ("ERR",)}  # HDUs without which an image has no known layout
 _UNCERTAINTIES = {"STD": "sigma", "VAR": "variance", "INV": "weight"}
 
 
@@ -212,8 +214,33 @@ def _weighted(path: str, files: Sequence[Any], hdus: Mapping[str, list[int]]) ->
     return Layout(image, noise, "weight", None, (), dict(_LSST))
 
 
+def recognise_difference(path: str, files: Sequence[Any]) -> Layout:
+    """
+    As `recognise`; for planes that are missing, empty ones stand in.
+
+    Noise that is missing is the image itself in the result, by which a reader knows it.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for hdu in files[0]:
+        if getattr(hdu, "is_image", False) and len(hdu.shape) > 0:
+            shapes.setdefault(hdu_name(hdu), hdu.shape)
+    others = (name for name in shapes if name not in _NO_IMAGE)
+    image = next((name for name in ("IMAGE", "SCI", *others) if name in shapes), "")
+    missing = [name for name in _PARTNERS.get(image, ("WEIGHT",)) if name not in shapes]
+    has_weight = len(files) > 1 or not shapes.keys().isdisjoint(("UNCERT", "WEIGHT", "WHT"))
+    if not missing or has_weight or image not in shapes:
+        return recognise(path, files)
+    empty = np.zeros(shapes[image], np.uint8)
+    layout = recognise(path, [[*files[0], *(fits.ImageHDU(empty, name=name) for name in missing)]])
+    if "MASK" in missing:
+        layout = replace(layout, mask=None)
+    if missing == ["MASK"]:
+        return layout
+    return replace(layout, noise=layout.image, noise_is="variance", complete=True)
+
+
 def _first_image(path: str, hdus: Mapping[str, list[int]]) -> Plane:
-    candidates = [(number, name) for name, numbers in hdus.items() if name not in NO_IMAGE for number in numbers]
+    candidates = [(number, name) for name, numbers in hdus.items() if name not in _NO_IMAGE for number in numbers]
     if not candidates:
         raise ValueError(f"{path} holds {', '.join(hdus)} but no image that they could belong to")
     number, name = min(candidates)
