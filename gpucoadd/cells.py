@@ -282,12 +282,19 @@ class CellGrid:
             overlays.append((_drawn(expanded, canvas, filled=False), colour, 1.0))
         return write_atomically(path, to_png(np.ones(canvas), stretch="linear", limits=(0, 1), overlays=overlays))
 
-    def _centres(self, extent: np.ndarray, psf_fwhm: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Centres (cell, 2) in pixels from the corner, cell size and border, all int64 in (y, x)."""
+    def border(self, psf_fwhm: float | None = None) -> tuple[int, int]:
+        """(y, x) pixels by which a box is expanded on each side; errors as in `boxes`."""
+        y, x = self._pixels(psf_fwhm)[2].tolist()
+        return y, x
+
+    def _pixels(self, psf_fwhm: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Size of cells, step and border in whole pixels, int64 (y, x)."""
         if self.centroids is not None:
-            cell, border = (np.trunc(size).astype(np.int64) for size in (self.cell_size, self.border_size))
+            cell, step, border = (
+                np.trunc(size).astype(np.int64) for size in (self.cell_size, self.grid_step, self.border_size)
+            )
             _check_pixels("cell_size", cell, self.cell_size)
-            return np.floor(self.centroids).astype(np.int64), cell, border
+            return cell, step, border
         unit = _check_fwhm(psf_fwhm) if self.scale_by_fwhm else 1.0
         sizes = self.cell_size, self.grid_step, self.border_size
         cell, step, border = (np.rint(np.multiply(size, unit)).astype(np.int64) for size in sizes)
@@ -295,6 +302,13 @@ class CellGrid:
             _check_pixels("cell_size", cell, self.cell_size)
         if self.adjust != "spacing":
             _check_pixels("grid_step", step, self.grid_step)
+        return cell, step, border
+
+    def _centres(self, extent: np.ndarray, psf_fwhm: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Centres (cell, 2) in pixels from the corner, cell size and border, all int64 in (y, x)."""
+        cell, step, border = self._pixels(psf_fwhm)
+        if self.centroids is not None:
+            return np.floor(self.centroids).astype(np.int64), cell, border
         if self.adjust == "size":
             cell = step
         y, x = (_axis_centres(self.adjust, *axis) for axis in zip(extent.tolist(), cell.tolist(), step.tolist()))

@@ -84,7 +84,7 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     if ordered.shape[0] == 0:
         return math.nan, math.nan, 0
     centre, half_width = _first_bounds(ordered, sigma)
-    moments = _Moments(ordered, centre, is_ordered=True)
+    moments = _Moments(ordered, centre)
     return _rounds(moments, centre, half_width, sigma=sigma, iterations=iterations)
 
 
@@ -133,8 +133,8 @@ class _Moments:
     Slices of successive rounds differ at their ends only, so the sums of one are mended to those of the next.
     """
 
-    def __init__(self, ordered: Array, origin: float, *, is_ordered: bool) -> None:
-        self.ordered, self._origin, self._is_ordered = ordered, origin, is_ordered
+    def __init__(self, ordered: Array, origin: float) -> None:
+        self.ordered, self._origin = ordered, origin
         self._low = self._high = 0
         self._sums = np.zeros(2)  # of the deviations from the origin, and of their squares
 
@@ -151,10 +151,6 @@ class _Moments:
         )
         self._low, self._high = low, high
         n = high - low
-        if self._is_ordered:
-            ends = to_host(self.ordered[low : high : max(n - 1, 1)])
-            if ends[0] == ends[-1]:  # rounding must not tell equal samples apart: the next round would keep none
-                return float(ends[0]), 0.0 if n > 1 else math.nan
         shift, squares = self._sums[0] / n, self._sums[1]
         return float(self._origin + shift), float((squares - n * shift * shift) / (n - 1)) if n > 1 else math.nan
 
@@ -206,7 +202,7 @@ def clipped_mean(samples: Array, n: int, *, sigma: float, iterations: int) -> fl
     if is_host(array_module(samples)) and n > _LARGE:
         centre, half_width, unordered = _order_tails(samples, n, sigma)
         if unordered is not None:
-            moments = _Moments(samples[:n], centre, is_ordered=False)
+            moments = _Moments(samples[:n], centre)
             with contextlib.suppress(_Disordered):
                 return _rounds(moments, centre, half_width, sigma=sigma, iterations=iterations, unordered=unordered)[0]
     samples.sort()

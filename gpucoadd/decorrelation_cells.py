@@ -71,7 +71,7 @@ def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dic
     if psf_fwhm is None and grid.scale_by_fwhm and not grid.centroids:
         psf_fwhm = inputs.psf_fwhm()
     inner, expanded = grid.boxes(difference.shape, origin=difference.origin, psf_fwhm=psf_fwhm, force_even=True)
-    cutter = _Cutter(inputs, inner, expanded)
+    cutter = _Cutter(inputs, inner, expanded, border=grid.border(psf_fwhm))
     mosaic = Mosaic(difference, dataclasses.replace(grid, bad_planes=()))  # the mask stays that of the difference
     levels = np.empty((2, len(inner)))
     merged = np.empty(len(inner), bool)
@@ -123,7 +123,7 @@ class _Cutter:
     beyond it as others reach beyond theirs, into mirrored planes.
     """
 
-    def __init__(self, inputs: Inputs, inner: np.ndarray, expanded: np.ndarray) -> None:
+    def __init__(self, inputs: Inputs, inner: np.ndarray, expanded: np.ndarray, *, border: tuple[int, int]) -> None:
         y0, x0 = inputs.difference.origin
         inner, expanded = (boxes - [x0, y0, 0, 0] for boxes in (inner, expanded))
         self.inputs = inputs
@@ -132,22 +132,18 @@ class _Cutter:
         self._planes = [inputs.difference.image, *(side.image.variance for side in inputs.sides)]
         first = inner
         if inputs.config.edge == "reflect":
-            first = self._mirror(inner)
+            first = self._mirror(inner, border)
         # The inner box of each cell: in the image, and in what is corrected.
         self._inner, self._inside = inner, first.copy()
         self._inside[:, :2] -= self._filled[:, :2]
 
-    def _mirror(self, inner: np.ndarray) -> np.ndarray:
+    def _mirror(self, inner: np.ndarray, border: tuple[int, int]) -> np.ndarray:
         """Let every cell reach equally far, into planes mirrored over their edges; gives the inner boxes in these."""
-        box = self._expanded
-        low = inner[:, :2] - box[:, :2]
-        high = box[:, :2] + box[:, 2:] - inner[:, :2] - inner[:, 2:]
-        border = np.maximum(low, high).max(axis=0)
-        margin = int(border.max())
-        self._filled = np.concatenate([inner[:, :2] - border + margin, inner[:, 2:] + 2 * border], axis=1)
         xp = array_module(self.inputs.difference.image)
-        self._planes = [xp.pad(plane, margin, mode="symmetric") for plane in self._planes]
-        return inner + np.array([margin, margin, 0, 0])
+        y, x = border
+        self._planes = [xp.pad(plane, ((y, y), (x, x)), mode="symmetric") for plane in self._planes]
+        self._filled = inner + np.array([0, 0, 2 * x, 2 * y])
+        return inner + np.array([x, y, 0, 0])
 
     def chunks(self, *, consecutive: bool) -> list[np.ndarray]:
         """Indices of cells of one shape that are corrected together; only neighbours in order if `consecutive`."""

@@ -832,3 +832,20 @@ def test_results_stay_on_the_device_of_the_image(cupy):
         map_cells(image, lambda cell, expanded: make_image(cell.shape), pixel_grid())
     with pytest.raises(TypeError, match="image is a NumPy array but mosaic is on the GPU"):
         Mosaic(image, pixel_grid()).add((0, 0, 2, 2), np.ones((2, 2)), np.ones((2, 2)))
+
+
+def test_more_cells_on_a_pixel_than_16_bits_can_count():
+    one = np.ones((1, 1), np.float32)
+    mosaic = Mosaic(MaskedImage(one, one, np.zeros((1, 1), np.int32), schema=MaskSchema.lsst()), pixel_grid())
+    window = (slice(0, 1), slice(0, 1))
+    n = 2**16 + 1
+    for _ in range(n):
+        mosaic.merge(window, 2 * one, one, all_valid=True)
+    assert mosaic.finish().image.item() == 2  # 2^17 + 2 and 2^16 + 1 are whole numbers in float32
+
+
+def test_border_in_pixels():
+    assert CellGrid(border_size=(2.4, 3.6), scale_by_fwhm=False).border() == (2, 4)
+    assert CellGrid(border_size=2.0).border(psf_fwhm=4.2) == (8, 8)
+    with pytest.raises(ValueError, match="give psf_fwhm in pixels"):
+        CellGrid().border()

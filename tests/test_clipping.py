@@ -125,3 +125,18 @@ def test_good_samples_are_counted_and_the_rest_is_infinite():
     samples, n = good_samples(plane, np.array([[0, 0, 0, 8, 3]], np.int32), 8)
     assert n == 2
     np.testing.assert_array_equal(samples, [1.0, np.inf, np.inf, np.inf, 5.0])
+
+
+@pytest.mark.parametrize("name", [name for name in LARGE if name not in ("one value", "mostly one value")])
+@pytest.mark.parametrize("n", [N_LARGE, N_LARGE - 1, N_LARGE - 2, N_LARGE - 3])
+def test_the_first_bounds_of_a_large_sample(name, n):
+    """Linear quantiles ask for two neighbouring ranks, of whatever remainder."""
+    values = LARGE[name][:n].astype(np.float32)
+    samples = np.append(values, np.full(5, np.inf, np.float32))
+    centre, half_width, (below, above) = clipping._order_tails(samples, n, 3.0)
+    low, middle, high = np.percentile(values.astype(np.float64), (25, 50, 75))
+    assert (centre, half_width) == (middle, pytest.approx(3 * IQR_TO_SIGMA * (high - low), rel=1e-14))
+    assert sorted(samples[:n]) == sorted(values)
+    tails = samples[:n] < below, samples[:n] > above
+    np.testing.assert_array_equal(samples[:n][tails[0]], np.sort(values[values < np.float32(below)]))
+    np.testing.assert_array_equal(samples[:n][tails[1]], np.sort(values[values > np.float32(above)]))

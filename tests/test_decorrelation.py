@@ -128,6 +128,30 @@ def test_score_equals_the_matrix(xp, complete):
     check(result, expected)
 
 
+@pytest.mark.parametrize("shape", [(12, 12), (13, 12), (12, 15), (15, 11)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (4, 7), (2, 9)])
+def test_corrections_on_grids_of_any_size(shape, size):
+    """`fft_shape` gives even sizes; a grid that is given may have others."""
+    kernel, smoothing = gaussian(size, 1.0, (0.2, 0.1)), gaussian((3, 4), 0.7)
+    half = shape[1] // 2 + 1
+    for made, engine in (
+        (gpucoadd.diffim_correction(kernel, 1.3, 2.1, shape), oracle.Textbook(kernel, 1.3, 2.1, shape)),
+        (
+            gpucoadd.score_correction(kernel, 1.3, 2.1, shape, smoothing),
+            oracle.Textbook(kernel, 1.3, 2.1, shape, smoothing),
+        ),
+    ):
+        assert_allclose(made, engine.spectrum()[:, :half], **DOUBLE)
+
+
+def test_a_score_where_both_kernels_have_no_power():
+    """Binomials vanish at half a cycle per pixel: 0 / 0 without the floor under the smoothing kernel's power."""
+    binomial = np.outer((1, 2, 1), (1, 2, 1)) / 16
+    correction = gpucoadd.score_correction(binomial, 2.0, 3.0, (16, 16), binomial)
+    assert_allclose(correction[8, 8], (2.0 + 3.0) / 2.0, rtol=1e-15)
+    assert np.isfinite(correction).all()
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_two_oracles_agree(name):
     for smoothing in (None, gaussian((5, 5), 0.6, (0.3, -0.2))):
@@ -676,9 +700,11 @@ def test_reflected_edges_equal_a_mirrored_image(complete):
     assert_array_equal(np.isfinite(result.image), np.isfinite(expected.image[cut]))
 
 
-def test_cells_at_the_edge_reach_into_the_mirrored_image():
-    images, kernel, reach = three((110, 121), tv=10.0), gaussian((9, 9), 1.1), 50
-    grid = CellGrid(cell_size=40, border_size=24, scale_by_fwhm=False)
+@pytest.mark.parametrize("cell_size", [40, (200, 40), (41, 200), 200])
+def test_cells_at_the_edge_reach_into_the_mirrored_image(cell_size):
+    """Also where one cell reaches from edge to edge."""
+    images, kernel, reach = three((110, 122), tv=10.0), gaussian((9, 9), 1.1), 50
+    grid = CellGrid(cell_size=cell_size, border_size=(24, 26), scale_by_fwhm=False)
     fields = [mirrored(f, reach) for f in (images[2].image, images[0].variance, images[1].variance)]
     expected = oracle.decorrelate(*fields, kernel, sv=1.1, tv=11.0).image[reach:-reach, reach:-reach]
     result = decorrelate(*images, kernel, edge="reflect", cells=grid, science_variance=1.1, template_variance=11.0)
