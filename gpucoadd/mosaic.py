@@ -152,7 +152,8 @@ class Mosaic:
         if self._count is not None:
             if self._n_cells == _MANY:
                 self._count = self._count.astype("int32")
-            self._count[window] += 1 if valid is None else valid
+            count = self._count[window]
+            count += 1 if valid is None else valid
         self._n_cells += 1
 
     def finish(self) -> MaskedImage:
