@@ -239,5 +239,10 @@ def _windows(plane: Array, boxes: np.ndarray) -> Array:
     """Copies of n boxes of one size, shape (n, h, w)."""
     xp = array_module(plane)
     width, height = boxes[0, 2:].tolist()
-    every = xp.lib.stride_tricks.sliding_window_view(plane, (height, width))
-    return every[xp.asarray(boxes[:, 1]), xp.asarray(boxes[:, 0])]
+    if is_host(xp):  # copies whole rows
+        every = np.lib.stride_tricks.sliding_window_view(plane, (height, width))
+        return every[boxes[:, 1], boxes[:, 0]]
+    # A device looks up each pixel anyway, and an array with a place for every window would be huge, were it ever copied.
+    corners = xp.asarray(boxes[:, 1] * plane.shape[1] + boxes[:, 0])
+    offsets = xp.arange(height)[:, None] * plane.shape[1] + xp.arange(width)
+    return plane.reshape(-1)[corners[:, None, None] + offsets]
