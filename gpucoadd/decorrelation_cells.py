@@ -242,7 +242,7 @@ def _windows(plane: Array, boxes: np.ndarray) -> Array:
     if is_host(xp):  # copies whole rows
         every = np.lib.stride_tricks.sliding_window_view(plane, (height, width))
         return every[boxes[:, 1], boxes[:, 0]]
-    # A device looks up each pixel anyway, and an array with a place for every window would be huge, were it ever copied.
+    # A device looks up each pixel anyway, and a view of all windows would be huge, were it ever copied.
     corners = xp.asarray(boxes[:, 1] * plane.shape[1] + boxes[:, 0])
     offsets = xp.arange(height)[:, None] * plane.shape[1] + xp.arange(width)
     return plane.reshape(-1)[corners[:, None, None] + offsets]
