@@ -148,7 +148,7 @@ class CellGrid:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def from_lsst(cls, overrides: Mapping[str, Any], *, defaults: CellGrid | None = None) -> CellGrid:
+    def from_lsst(cls, overrides: Mapping[str, Any], *, defaults: CellGrid | None = None, prefix: str = "") -> CellGrid:
         """
         Grid from the field names of LSST's ImageMapReduceConfig, such as ``cellSizeX`` or ``reducer.reduceOperation``.
 
@@ -158,6 +158,8 @@ class CellGrid:
             Field names to values, in LSST's words ("coaddPsf").
         defaults : CellGrid, optional
             What fields without override say; LSST's own defaults (10, 10, 5) when left out.
+        prefix : str
+            What stands before each name, such as ``decorrelateMapReduceConfig.``.
 
         Raises
         ------
@@ -172,9 +174,11 @@ class CellGrid:
         ((10.0, 30.0), 'sum')
         """
         fields = _MapReduceFields() if defaults is None else _MapReduceFields.of(defaults)
-        lists = {name: overrides[name] for name in ("cellCentroidsX", "cellCentroidsY") if name in overrides}
-        others = {name: value for name, value in overrides.items() if name not in lists}
-        fields = with_overrides(fields, others, own_names=False, without_effect=frozenset({"ignoreMaskPlanes"}))
+        names = {prefix + name: name for name in ("cellCentroidsX", "cellCentroidsY")}
+        lists = {short: overrides[name] for name, short in names.items() if name in overrides}
+        others = {name: value for name, value in overrides.items() if name not in names}
+        dropped = frozenset({"ignoreMaskPlanes"})
+        fields = with_overrides(fields, others, own_names=False, without_effect=dropped, prefix=prefix)
         return fields.replaced_centroids(lists).grid()
 
     def boxes(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .cells import CellGrid
 from .filtering import PRECISIONS
-from .options import check_names, group, option, with_overrides
+from .options import check_names, group, option, unknown, with_overrides
 
 IGNORED_PLANES = ("INTRP", "EDGE", "DETECTED", "SAT", "CR", "BAD", "NO_DATA", "DETECTED_NEGATIVE")
 EDGES = ("zero", "reflect")
@@ -91,9 +90,7 @@ class DecorrelationConfig:
         fields = with_overrides(
             _Fields(), {name: value for name, value in overrides.items() if name not in cells}, own_names=False
         )
-        grid = CellGrid.from_lsst(
-            {name.removeprefix(f"{_MAP_REDUCE}."): value for name, value in cells.items()}, defaults=CellGrid()
-        )
+        grid = CellGrid.from_lsst(cells, defaults=CellGrid(), prefix=f"{_MAP_REDUCE}.")
         prefix, part = (_MAPPER, fields.mapper) if spatially_varying else (_WHOLE, fields.whole)
         return cls(
             ignore_planes=(part if f"{prefix}.ignoreMaskPlanes" in overrides else fields.task).ignore_planes,
@@ -123,8 +120,7 @@ class DecorrelationConfig:
         grid_names = {f"cells.{field.name}" for field in dataclasses.fields(CellGrid)}
         for name in options:
             if name.startswith("cells.") and name not in grid_names:
-                near = difflib.get_close_matches(name, grid_names, n=3, cutoff=0.4)
-                raise ValueError(f"no configuration field {name!r}; nearest: {', '.join(near) or 'none'}")
+                raise unknown(name, grid_names)
         own = {name: value for name, value in options.items() if name in ours}
         grid_own = {name.removeprefix("cells."): v for name, v in options.items() if name in grid_names}
         lsst = {name: value for name, value in options.items() if name not in ours | grid_names}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -80,6 +80,7 @@ def with_overrides(
     *,
     own_names: bool,
     without_effect: frozenset[str] = frozenset(),
+    prefix: str = "",
 ) -> T:
     """
     `options` with some values replaced.
@@ -94,6 +95,8 @@ def with_overrides(
         Whether our names are understood beside LSST's.
     without_effect : frozenset of str
         LSST names that are accepted and dropped, with all names below them.
+    prefix : str
+        What stands before LSST's names in `overrides`.
 
     Raises
     ------
@@ -105,20 +108,25 @@ def with_overrides(
         if own_names:
             known[".".join(path)] = (path, value)
         if lsst is not None:
-            known[lsst] = (path, value)
+            known[prefix + lsst] = (path, value)
     tree: dict[str, Any] = {}
     for name, value in overrides.items():
-        if name not in known and any(part in without_effect for part in _prefixes(name)):
+        if name not in known and any(part in without_effect for part in _prefixes(name.removeprefix(prefix))):
             continue
         if name not in known:
-            near = difflib.get_close_matches(name, [*known, *without_effect], n=3, cutoff=0.4)
-            raise ValueError(f"no configuration field {name!r}; nearest: {', '.join(near) or 'none'}")
+            raise unknown(name, [*known, *(prefix + dropped for dropped in without_effect)])
         path, current = known[name]
         branch = tree
         for part in path[:-1]:
             branch = branch.setdefault(part, {})
         branch[path[-1]] = _convert(name, value, current)
     return _replace(options, tree)
+
+
+def unknown(name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not one of `known`."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return ValueError(f"no configuration field {name!r}; nearest: {', '.join(near) or 'none'}")
 
 
 def _prefixes(name: str) -> list[str]:

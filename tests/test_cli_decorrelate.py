@@ -429,7 +429,9 @@ MISTAKES = [
     pytest.param(["--device", "tpu"], "device must be", id="device"),
     pytest.param(["-c", "cells.cell_sice=5"], "no configuration field 'cells.cell_sice'", id="unknown option"),
     pytest.param(
-        ["-c", "decorrelateMapReduceConfig.cellSize=5"], "nearest: cellSizeY, cellSizeX", id="unknown LSST option"
+        ["-c", "decorrelateMapReduceConfig.cellSize=5"],
+        "nearest: decorrelateMapReduceConfig.cellSizeY",
+        id="unknown LSST option",
     ),
     pytest.param(["-c", "edge"], "-c takes NAME=VALUE, such as cells.cell_size=60, got 'edge'", id="no value"),
     pytest.param(["-c", "edge=wrap"], "edge", id="bad value"),

@@ -1113,6 +1113,11 @@ def test_options_that_cannot_be():
             gpucoadd.DecorrelationConfig(**option)
     with pytest.raises(ValueError, match=r"ignoreMaskPlane.*ignoreMaskPlanes"):
         gpucoadd.DecorrelationConfig.from_lsst({"decorrelateConfig.ignoreMaskPlane": ["BAD"]})
+    full = "decorrelateMapReduceConfig.cellSize"
+    with pytest.raises(ValueError, match=f"'{full}'; nearest: {full}"):
+        gpucoadd.DecorrelationConfig.from_lsst({full: 5.0})
+    with pytest.raises(ValueError, match=f"{full}X must be float, got 'five'"):
+        gpucoadd.DecorrelationConfig.from_lsst({f"{full}X": "five"})
     with pytest.raises(ValueError, match=r"'cells\.cell_sice'; nearest: cells\.cell_size"):
         gpucoadd.DecorrelationConfig.from_names({"cells.cell_sice": 5.0})
 
