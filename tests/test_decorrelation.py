@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tracemalloc
 
 import numpy as np
 import oracle_decorrelation as oracle
@@ -1246,3 +1247,29 @@ def test_one_negative_pixel_counts_unless_it_is_masked():
     mask[3, 4] = SCHEMA.bitmask("BAD")
     images[0] = changed(images[0], mask=mask)
     check(decorrelate(*images, CENTRED), expected_of(images, CENTRED))
+
+
+@pytest.mark.parametrize(
+    ("options", "bytes_per_pixel"),
+    [
+        ({}, 13),
+        ({"precision": "single"}, 9),
+        ({"edge": "reflect"}, 25),
+        ({"complete_variance": True}, 65),
+        ({"cells": CellGrid(cell_size=41, border_size=8, scale_by_fwhm=False)}, 10),
+    ],
+    ids=["whole", "single", "reflect", "complete", "cells"],
+)
+def test_memory(options, bytes_per_pixel):
+    """What the docstring promises, and 9 megabytes for blocks at work: less than one more plane of this image."""
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(1500, 1600)).astype(np.float32)
+    variance = (1 + rng.random(noise.shape)).astype(np.float32)
+    images = [MaskedImage(noise, variance, np.zeros(noise.shape, np.int32), schema=SCHEMA)] * 3
+    tracemalloc.start()
+    try:
+        decorrelate(*images, gaussian((21, 21), 1.2), threads=1, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < bytes_per_pixel * noise.size + 9e6
