@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, quiet
-from .clipping import IQR_TO_SIGMA
+from .backend import Array, array_module, is_host
+from .clipping import clipped_rows
 from .workers import cut
 
 _SIGMA, _ITERATIONS = 3.0, 3
@@ -80,7 +80,9 @@ def cell_means(image: Array, usable: Array, *, bin_size: int) -> Array:
         grid = grid.reshape(n_y, height, n_x, width)
     rows = xp.sort(grid.transpose(0, 2, 1, 3).reshape(n_y * n_x, height * width), axis=1)
     size = max(1, _PIECE_SAMPLES // rows.shape[1]) if is_host(xp) else rows.shape[0]
-    means = [_clipped_rows(rows[piece]) for piece in cut(rows.shape[0], size)]
+    n = xp.isfinite(rows).sum(axis=1)
+    pieces = cut(rows.shape[0], size)
+    means = [clipped_rows(rows[piece], n[piece], sigma=_SIGMA, iterations=_ITERATIONS) for piece in pieces]
     return xp.concatenate(means).reshape(n_y, n_x)
 
 
@@ -88,47 +90,6 @@ def _padded_index(edges: np.ndarray, length: int, size: int) -> np.ndarray:
     """Index of each cell's pixels along an axis, `length` per cell; missing ones point at `size`."""
     index = edges[:-1, None] + np.arange(length)
     return np.where(index < edges[1:, None], index, size).ravel()
-
-
-def _clipped_rows(rows: Array) -> Array:
-    """
-    Clipped mean of each row of (n, m) ascending float32, where +inf means no sample.
-
-    Kept samples are neighbours in a sorted row; their sums are differences of running sums.
-    """
-    xp = array_module(rows)
-    n, m = rows.shape
-    present = xp.isfinite(rows)
-    count = present.sum(axis=1)
-    start = xp.arange(n) * m
-    flat = rows.ravel()
-
-    def ranked(rank: Array) -> Array:
-        return flat.take(start + rank).astype(xp.float64)
-
-    def quantile(fraction: float) -> Array:
-        position = fraction * xp.maximum(count - 1, 0)
-        below = position.astype(xp.int64)
-        low = ranked(below)
-        high = ranked(xp.minimum(below + 1, xp.maximum(count - 1, 0)))
-        return low + (high - low) * (position - below)
-
-    with quiet(xp):
-        centre = quantile(0.5)
-        shifted = xp.where(present, rows - centre[:, None], 0.0)
-        first_width = _SIGMA * IQR_TO_SIGMA * (quantile(0.75) - quantile(0.25))
-        shift, half_width = centre, first_width
-        for _ in range(_ITERATIONS):
-            # float32 bounds: a sample within rounding of the limit may fall on either side
-            kept = rows >= (centre - half_width).astype(xp.float32)[:, None]
-            kept &= rows <= (centre + half_width).astype(xp.float32)[:, None]
-            n_kept = xp.count_nonzero(kept, axis=1)
-            values = xp.where(kept, shifted, 0.0)
-            mean = values.sum(axis=1) / n_kept
-            spread = (xp.einsum("ij,ij->i", values, values) / n_kept - mean * mean) * (n_kept / (n_kept - 1.0))
-            centre = shift + mean
-            half_width = xp.where(count > 1, _SIGMA * xp.sqrt(xp.maximum(spread, 0.0)), first_width)
-        return xp.where(count > 0, centre, xp.nan)
 
 
 def _interpolate_columns(nodes: np.ndarray, values: Array, size: int, style: int) -> Array:

@@ -16,17 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from .cell_pictures import draw_boxes
 from .images import check_pair
 from .options import check_names, option, with_overrides
-from .pictures import Colour, Overlay, to_png, write_atomically
 
 ADJUSTMENTS = ("spacing", "size", "none")
 REDUCTIONS = ("average", "sum", "copy", "none", "coadd_psf")
 
 Pair = tuple[float, float]
-
-_PICTURE_SIDE = 800  # pixels of the longer side
-_COLOURS: tuple[Colour, ...] = ((200, 60, 50), (40, 110, 200), (40, 150, 80), (230, 150, 30), (130, 70, 170))
 
 
 def _is_number(value: Any) -> bool:
@@ -272,19 +269,8 @@ class CellGrid:
         ValueError, RuntimeError
             As for `boxes`; and if `skip` is not a positive integer.
         """
-        if isinstance(skip, bool) or not isinstance(skip, int) or skip < 1:
-            raise ValueError(f"skip must be a positive integer, got {skip!r}; 1 draws every cell")
-        lists = self.boxes(shape, origin=origin, psf_fwhm=psf_fwhm, force_even=force_even)
-        first_pixel = np.array([origin[1], origin[0], 0, 0])
-        scale = _PICTURE_SIDE / max(shape)
-        canvas = max(round(shape[0] * scale), 1), max(round(shape[1] * scale), 1)
-        overlays: list[Overlay] = []
-        for number, colour in enumerate(_COLOURS):
-            chosen = slice(number * skip, None, len(_COLOURS) * skip)
-            inner, expanded = ((boxes[chosen] - first_pixel) * scale for boxes in lists)
-            overlays.append((_drawn(inner, canvas, filled=True), colour, 0.3))
-            overlays.append((_drawn(expanded, canvas, filled=False), colour, 1.0))
-        return write_atomically(path, to_png(np.ones(canvas), stretch="linear", limits=(0, 1), overlays=overlays))
+        inner, expanded = self.boxes(shape, origin=origin, psf_fwhm=psf_fwhm, force_even=force_even)
+        return draw_boxes(path, inner, expanded, shape, origin=origin, skip=skip)
 
     def border(self, psf_fwhm: float | None = None) -> tuple[int, int]:
         """(y, x) pixels by which a box is expanded on each side; errors as in `boxes`."""
@@ -370,22 +356,6 @@ def _evened(begin: np.ndarray, end: np.ndarray, extent: np.ndarray) -> tuple[np.
             "use smaller cells or borders, or cut the image to an even size"
         )
     return begin, end
-
-
-def _drawn(boxes: np.ndarray, canvas: tuple[int, int], *, filled: bool) -> np.ndarray:
-    """Pixels of a canvas (y, x) bool that boxes (x0, y0, width, height) in its pixels cover, or their outlines."""
-    mask = np.zeros(canvas, dtype=bool)
-    for x0, y0, width, height in boxes.tolist():
-        (bottom, top), (left, right) = (
-            (min(int(begin), n - 1), min(math.ceil(begin + length), n))
-            for begin, length, n in ((y0, height, canvas[0]), (x0, width, canvas[1]))
-        )
-        if filled:
-            mask[bottom:top, left:right] = True
-        else:
-            mask[[bottom, top - 1], left:right] = True
-            mask[bottom:top, [left, right - 1]] = True
-    return mask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import UsageError, check_positive, read_options
@@ -40,6 +39,7 @@ def run_decorrelate(args: argparse.Namespace) -> None:
     config = _config(args)
 
     from . import backend
+    from .cell_pictures import draw_boxes
     from .decorrelation import decorrelate
 
     kind, number = backend.resolve_device(args.device)
@@ -52,8 +52,9 @@ def run_decorrelate(args: argparse.Namespace) -> None:
     computed = time.perf_counter()
     with Staging() as staging:
         result.write(staging.place(args.out), inputs=_inputs(args))
-        if args.save_cells is not None:
-            _draw(staging.place(args.save_cells), result, args, given)
+        if args.save_cells is not None and result.cells is not None:
+            boxes = result.cells.inner, result.cells.expanded
+            draw_boxes(staging.place(args.save_cells), *boxes, result.image.shape, origin=result.origin)
     written = time.perf_counter()
 
     tell("device", f"{device} ({'NumPy' if kind == 'cpu' else 'CuPy'})")
@@ -159,19 +160,6 @@ def _checked(path: str, kernel: Any, *, even: bool) -> Any:
             "--even-kernel takes element n//2 as its origin"
         )
     return kernel
-
-
-def _draw(path: Path, result: Decorrelated, args: argparse.Namespace, given: dict[str, Any]) -> None:
-    """Picture of the cells that were used."""
-    from .backend import to_host
-    from .psf import FWHM_PER_SIGMA, adaptive_moments
-
-    grid: Any = result.config.cells
-    fwhm = args.psf_fwhm
-    if grid.scale_by_fwhm and not grid.centroids and fwhm is None:
-        stamp = given["template_psf" if args.science_convolved else "science_psf"]
-        fwhm = FWHM_PER_SIGMA * adaptive_moments(to_host(stamp))[0]
-    grid.draw(path, result.image.shape, origin=result.origin, psf_fwhm=fwhm, force_even=True)
 
 
 # ------------------------------------------------------------------------------------------------ what is said

@@ -7,6 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.fft import next_fast_len
 
 from .backend import Array, array_module, fft, quiet, to_host
 from .decorrelation_inputs import Inputs, Side
@@ -37,7 +38,7 @@ class Corrected(NamedTuple):
     images: Array  # (n, h, w)
     variance: Array  # (n, h, w)
     psfs: Array | None  # (n, ph, pw) float64, sum 1
-    correction: Correction
+    model: Correction
 
 
 def correct(
@@ -116,7 +117,7 @@ def correct_whole(inputs: Inputs, position: tuple[float, float]) -> dict[str, An
         "image": done.images[0],
         "variance": done.variance[0],
         "psf": None if done.psfs is None else done.psfs[0],
-        "model": done.correction,
+        "model": done.model,
         "fft_shape": shape,
         "kernel_position": position,
         **named,
@@ -132,7 +133,8 @@ def _mirrored(inputs: Inputs, batch: Batch) -> tuple[tuple[int, int], tuple[int,
     """A grid of fast lengths, where the image begins on it, and the batch mirrored over its edges to fill it."""
     reach = _reach(inputs, batch)
     height, width = batch.images.shape[1:]
-    shape = (_fast_length(height + 2 * reach), _fast_length(width + 2 * reach))
+    # Factors up to 5 alone, of whatever device: host and device pad alike.
+    shape = (next_fast_len(height + 2 * reach, real=True), next_fast_len(width + 2 * reach, real=True))
     xp = array_module(batch.images)
     pad = ((0, 0), (reach, shape[0] - height - reach), (reach, shape[1] - width - reach))
     images, v1, v2 = (xp.pad(a, pad, mode="symmetric") for a in (batch.images, batch.v1, batch.v2))
@@ -151,18 +153,3 @@ def _reach(inputs: Inputs, batch: Batch) -> int:
     largest = np.zeros(_PSI_GRID // 2 + 1)  # at each distance, the coordinate farther out counting
     np.maximum.at(largest, np.maximum.outer(distance, distance), psi.max(axis=0))
     return int(np.flatnonzero(largest > _PSI_TAIL * largest[0])[-1]) + 1
-
-
-def _fast_length(n: int) -> int:
-    """The next even length without a prime factor above 7, which hosts and devices alike transform fast."""
-    n += n % 2
-    while _without_small_primes(n) > 1:
-        n += 2
-    return n
-
-
-def _without_small_primes(n: int) -> int:
-    for prime in (2, 3, 5, 7):
-        while n % prime == 0:
-            n //= prime
-    return n

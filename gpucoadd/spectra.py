@@ -81,7 +81,6 @@ class StampTransform:
     def __init__(self, stamps: Array, shape: tuple[int, int]) -> None:
         xp = array_module(stamps)
         self.shape, self.n_columns = shape, shape[1] // 2 + 1
-        self._y = xp.asarray(phases(shape[0], shape[0], stamps.shape[1]))
         self._x = xp.asarray(phases(shape[1], self.n_columns, stamps.shape[2]).T.copy())
         self._rows = _product(stamps.astype(xp.complex128), self._x)
 
@@ -97,7 +96,7 @@ class StampTransform:
         with sines, which makes B; the transform is ``A - iB`` at a frequency in y and ``A + iB`` at its negative. That
         takes an eighth of the multiplications.
         """
-        xp = array_module(self._y)
+        xp = array_module(self._rows)
         even, odd = self._pairs
         (a_real, a_imag), (b_real, b_imag) = (
             [_product(waves, part[..., columns]) for part in parts]
@@ -118,6 +117,12 @@ class StampTransform:
         a_real += a_imag
         out[:, half:] = a_real[:, ny - half : 0 : -1]
         return out
+
+    @functools.cached_property
+    def _y(self) -> Array:
+        """Phases that transform columns, (ny, h)."""
+        ny = self.shape[0]
+        return array_module(self._rows).asarray(phases(ny, ny, self._rows.shape[1]))
 
     @functools.cached_property
     def _pairs(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

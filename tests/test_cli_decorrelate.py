@@ -508,7 +508,7 @@ def test_failing_half_way_leaves_nothing(words, tmp_path, capsys, monkeypatch):
 
     out = tmp_path / "out.fits"
     out.write_text("an older result")
-    monkeypatch.setattr(CellGrid, "draw", full)
+    monkeypatch.setattr("gpucoadd.cell_pictures.draw_boxes", full)
     options = [word for text in PIXEL_CELLS for word in ("-c", text)]
     flags = ["--cells", *options, "--save-cells", str(tmp_path / "cells.png"), "-o", str(out)]
     assert cli.main([*words(), *flags]) == 2
