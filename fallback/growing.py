@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from gpucoadd.backend import array_module
+import numpy as np
 
 
 def half_widths(radius: int, disc: bool) -> list[int]:
@@ -15,18 +16,23 @@ def half_widths(radius: int, disc: bool) -> list[int]:
     return [radius - dy for dy in range(radius + 1)]
 
 
-def grow(detected: Any, radius: int, disc: bool) -> Any:
-    """
-    Union of the stencil placed on every detected pixel, cut at the plane's border.
+def grow(flags: Any, n_columns: int, radii: Sequence[int], disc: bool) -> Any:
+    """Union of the stencil placed on every detected pixel of (epoch, y, x) flags, cut at the planes' borders."""
+    out = np.empty_like(flags)
+    for target, plane, radius in zip(out, flags, radii, strict=True):
+        _grow_plane(plane, radius, disc, target)
+    return out
 
-    A row of the result is the OR, over the stencil's rows, of a detected row widened by the half width
-    of that stencil row. The widening goes in steps of one pixel, in order of width, so that each
-    step serves all wider rows.
+
+def _grow_plane(detected: Any, radius: int, disc: bool, out: Any) -> None:
     """
-    xp = array_module(detected)
-    out = detected.copy()
+    A row of the result is the OR, over the stencil's rows, of a detected row widened by the half width of that row.
+
+    The widening goes in steps of one pixel, in order of width, so that each step serves all wider rows.
+    """
+    out[...] = detected
     if radius == 0:
-        return out
+        return
     n_rows = detected.shape[0]
     widened = detected.copy()
     width = 0
@@ -43,4 +49,3 @@ def grow(detected: Any, radius: int, disc: bool) -> Any:
         elif dy < n_rows:
             out[dy:] |= widened[:-dy]
             out[:-dy] |= widened[dy:]
-    return xp.ascontiguousarray(out)

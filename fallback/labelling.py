@@ -1,5 +1,5 @@
 """
-Connected components of one plane.
+Connected components of planes.
 
 Detected pixels are few, so their runs along the rows are found, runs that touch in neighbouring rows
 are joined, and empty pixels are looked at only once. Where runs are many, `scipy.ndimage.label`,
@@ -11,16 +11,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-
-from gpucoadd.backend import array_module, ndimage
 
 _PIXELS_PER_RUN = 50  # measured: with more runs than one in so many pixels, visiting every pixel is faster
 
 
-def label(detected: Any) -> tuple[Any, Any, int]:
-    """Flat indices of the detected pixels, the 8-connected component of each, and the number of components."""
+def label(flags: Any, n_columns: int) -> tuple[Any, Any, int]:
+    """
+    Flat indices of the detected pixels, the 8-connected component of each, and the number of components.
+
+    `flags` are (epoch, y, x); epochs are not connected. Components are numbered through all of them.
+    """
+    parts = [_label_plane(plane) for plane in flags]
+    if len(parts) == 1:
+        return parts[0]
+    dtype = np.int32 if flags.size < 2**31 else np.int64
+    starts = np.cumsum([0] + [n for _, _, n in parts])
+    pixels = [part[0] + dtype(epoch * flags[0].size) for epoch, part in enumerate(parts)]
+    labels = [part[1] + np.int32(start) for part, start in zip(parts, starts)]
+    return np.concatenate(pixels), np.concatenate(labels), int(starts[-1])
+
+
+def _label_plane(detected: Any) -> tuple[Any, Any, int]:
     pixels = np.flatnonzero(detected)
     if detected.size < 2**31:
         pixels = pixels.astype(np.int32)
@@ -32,7 +46,7 @@ def label(detected: Any) -> tuple[Any, Any, int]:
     first = np.flatnonzero(begins)
     n_runs = len(first)
     if n_runs * _PIXELS_PER_RUN > detected.size:
-        return label_every_pixel(detected)
+        return _label_every_pixel(detected)
     last = np.append(first[1:], len(pixels)) - 1
     upper, lower = _touching(pixels[first].astype(np.int64), pixels[last].astype(np.int64), width)
     touching = coo_array((np.ones(len(upper), bool), (upper, lower)), shape=(n_runs, n_runs))
@@ -55,9 +69,7 @@ def _touching(start: np.ndarray, end: np.ndarray, width: int) -> tuple[np.ndarra
     return upper, lower
 
 
-def label_every_pixel(detected: Any) -> tuple[Any, Any, int]:
-    """As `label`, by the array module's own labeller; works on any device."""
-    xp = array_module(detected)
-    labels, n_labels = ndimage(xp).label(detected, structure=xp.ones((3, 3), dtype=bool))
-    pixels = xp.flatnonzero(detected).astype(xp.int32 if detected.size < 2**31 else xp.int64)
-    return pixels, labels.ravel().take(pixels).astype(xp.int32), int(n_labels)
+def _label_every_pixel(detected: Any) -> tuple[Any, Any, int]:
+    labels, n_labels = ndimage.label(detected, structure=np.ones((3, 3), bool))
+    pixels = np.flatnonzero(detected).astype(np.int32 if detected.size < 2**31 else np.int64)
+    return pixels, labels.ravel().take(pixels).astype(np.int32), int(n_labels)

@@ -13,20 +13,24 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module
+from . import primitives
+from .backend import Array, array_module, using
 from .configuration import CoaddConfig, Persistence, Prefilter
 from .detection import Footprints, NothingUndetectedError, detect, detect_template, label
+from .fallback import Compared
+from .groups import by_epochs
 from .images import Frozen, MaskedImage, WarpStack, check_dtype
 from .masks import MaskSchema
-from .planes import BitPlanes
-from .variance import variance_scale
-from .workers import Work, check_memory, check_threads, in_order
+from .memory import memory_bound
+from .planes import BitPlanes, Flags
+from .reading import Planes
+from .variance import variance_scales
+from .workers import Work, check_threads
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +87,11 @@ class Artifacts(Frozen):
 
 
 class _Searched(NamedTuple):
-    """First loop's result for one epoch."""
+    """First loop's result for a group of epochs."""
 
     footprints: Footprints
-    scale: float
+    scales: np.ndarray
+    compared: Compared
 
 
 def find_artifacts(
@@ -136,9 +141,10 @@ def find_artifacts(
             f"template is {template.image.shape} at origin {template.origin} but the warps are "
             f"{psf_matched.shape[1:]} at {psf_matched.origin}; both must share one pixel grid"
         )
-    work = Work(check_memory(memory), check_threads(threads))
+    work = Work(memory_bound(memory, psf_matched), check_threads(threads))
     ids = psf_matched.epochs if epochs is None else tuple(epochs)
-    return search(psf_matched, template, config, ids, work)
+    with using(template.image):
+        return search(psf_matched, template, config, ids, work)
 
 
 def search(
@@ -147,46 +153,40 @@ def search(
     """`find_artifacts` without its checks."""
     n_epochs, shape = len(ids), psf_matched.shape[1:]
     xp = array_module(template.image)
-    where = {epoch: index for index, epoch in enumerate(psf_matched.epochs)}
     sigma = getattr(template, "psf_sigma", None)
     sigma = float(np.nanmax(psf_matched.psf_sigma)) if sigma is None else float(sigma)
     bright = template_footprints(template.image, template.variance, psf_sigma=sigma, config=config)
-    bits = {kind: BitPlanes((n_epochs, *shape)) for kind in ("clipped", "no_data", "edge")}
+    bits = {kind: BitPlanes((n_epochs, *shape), xp) for kind in ("clipped", "no_data", "edge")}
     epoch_count, n_image = xp.zeros(shape, dtype=xp.int32), xp.zeros(shape, dtype=xp.int32)
-    adding = threading.Lock()  # sums of integers: the order of the epochs does not show
+    where = {epoch: index for index, epoch in enumerate(psf_matched.epochs)}
+    positions = [position for position, epoch in enumerate(ids) if epoch in where]
+    indices = [where[ids[position]] for position in positions]
+    for position in set(range(n_epochs)).difference(positions):
+        bits["no_data"].fill(position)
 
-    def search_epoch(position: int) -> _Searched | None:
-        index = where.get(ids[position])
-        if index is None:
-            bits["no_data"].set_plane(position, xp.ones(shape, dtype=bool))
-            bits["edge"].set_plane(position, xp.zeros(shape, dtype=bool))
-            return None
-        footprints, scale, contributes, no_data, edge = _search_warp(psf_matched, index, template, config)
-        bits["no_data"].set_plane(position, no_data)
-        bits["edge"].set_plane(position, edge)
-        detected = footprints.paint(shape)
-        with adding:
-            xp.add(epoch_count, detected, out=epoch_count)
-            xp.add(n_image, contributes, out=n_image)
-        return _Searched(footprints, scale)
+    def search_group(piece: slice, planes: Planes) -> _Searched:
+        return _search_group(psf_matched, indices[piece], planes, template, config)
 
-    found: list[_Searched | None] = []
-    threads = _epochs_at_once(shape, work)
-    for done, searched in enumerate(in_order(search_epoch, range(n_epochs), threads=threads)):
-        found.append(searched)
-        work.progress("comparing", done + 1, n_epochs)
-    for position, searched in enumerate(found):
-        if searched is None or searched.footprints.n_footprints == 0:
-            bits["clipped"].set_plane(position, xp.zeros(shape, dtype=bool))
-            continue
-        judged = _judge(searched.footprints, epoch_count, n_image, bright, config.persistence)
-        bits["clipped"].set_plane(position, judged.paint(shape))
-    scales = np.array([math.nan if searched is None else searched.scale for searched in found])
+    factors = np.full(n_epochs, math.nan)
+    candidates: list[tuple[list[int], Footprints]] = []
+    groups = by_epochs(search_group, psf_matched, indices, work, bytes_per_pixel=_BYTES_PER_PIXEL)
+    for piece, (footprints, scales, compared) in groups:
+        group = positions[piece]
+        candidates.append((group, footprints))
+        factors[group] = scales
+        bits["no_data"].set_planes(group, compared.no_data)
+        bits["edge"].set_planes(group, compared.edge)
+        primitives.add_flags(footprints.paint((len(group), *shape)), epoch_count)
+        xp.add(n_image, compared.n_good, out=n_image)
+        work.progress("comparing", piece.stop, len(positions))
+    for group, footprints in candidates:
+        judged = _judge(footprints, epoch_count, n_image, bright, config.persistence)
+        bits["clipped"].set_planes(group, judged.paint((len(group), *shape)))
     return Artifacts(
         epochs=tuple(ids),
         epoch_count=epoch_count,
         n_image_matched=n_image,
-        variance_scale=scales,
+        variance_scale=factors,
         template_footprints=_merged(bright, template.image),
         bits=bits,
     )
@@ -196,40 +196,33 @@ _OF_DETECTION = ("DETECTED", "DETECTED_NEGATIVE")  # cleared before a difference
 _BYTES_PER_PIXEL = 80  # planes of one epoch and what is made of them while it is searched
 
 
-def _epochs_at_once(shape: tuple[int, int], work: Work) -> int:
-    return max(1, min(work.threads, work.memory // (_BYTES_PER_PIXEL * shape[0] * shape[1])))
-
-
-def _search_warp(
-    warps: WarpStack, index: int, template: MaskedImage, config: CoaddConfig
-) -> tuple[Footprints, float, Array, Array, Array]:
-    """Candidates of one warp, its variance factor, and its contributing, no-data and edge pixels."""
+def _search_group(
+    warps: WarpStack, indices: Sequence[int], planes: Planes, template: MaskedImage, config: CoaddConfig
+) -> _Searched:
+    """Candidates of some warps, their variance factors, and which of their pixels contribute, lack data, are edge."""
     schema = warps.schema
-    image, variance, mask = warps.source.read(index, slice(0, warps.shape[1]))
-    xp = array_module(image)
-    scale = math.nan
+    image, variance, mask = planes
+    scales = np.full(len(indices), math.nan)
     if config.variance_scaling.enabled:
-        scale = variance_scale(image, variance, mask, schema=schema, config=config.variance_scaling)
-        if math.isnan(scale):
-            logger.info("epoch %s: variance not rescaled, no factor can be had", warps.epochs[index])
-        else:
-            variance = variance * xp.float32(scale)
-    difference = image - template.image
-    variance = variance + template.variance
-    contributes = xp.isfinite(difference)
-    contributes &= (mask & schema.known_bitmask(config.stacking.reject)) == 0
-    footprints = detect(
-        difference,
+        scales = variance_scales(image, variance, mask, schema=schema, config=config.variance_scaling)
+        for index, scale in zip(indices, scales, strict=True):
+            if math.isnan(scale):
+                logger.info("epoch %s: variance not rescaled, no factor can be had", warps.epochs[index])
+    footprints, compared = detect(
+        image,
         variance,
         mask,
-        psf_sigma=float(warps.psf_sigma[index]),
+        psf_sigma=[float(warps.psf_sigma[index]) for index in indices],
         config=config.detection,
+        template=(template.image, template.variance),
+        scales=scales.tolist(),
         exclude=schema.known_bitmask(config.detection.exclude) & ~schema.known_bitmask(_OF_DETECTION),
+        reject=schema.known_bitmask(config.stacking.reject),
+        edge=schema.known_bitmask(("EDGE",)),
     )
     if config.prefilter.enabled:
         footprints = _prefilter(footprints, mask, schema, config.prefilter)
-    edge = (mask & schema.known_bitmask(("EDGE",))) != 0
-    return footprints, scale, contributes, xp.isnan(difference), edge
+    return _Searched(footprints, scales, compared)
 
 
 def template_footprints(image: Array, variance: Array, *, psf_sigma: float, config: CoaddConfig) -> list[Array]:
@@ -267,7 +260,7 @@ def _merged(labels: list[Array], like: Array) -> Array:
 
 def _prefilter(footprints: Footprints, mask: Array, schema: MaskSchema, config: Prefilter) -> Footprints:
     xp = array_module(mask)
-    good = (mask.ravel().take(footprints.pixels) & schema.known_bitmask(config.planes)) == 0
+    good = (mask.reshape(-1).take(footprints.pixels) & schema.known_bitmask(config.planes)) == 0
     areas = footprints.areas()
     keep = footprints.total(good) / xp.maximum(areas, 1) > config.ratio
     return footprints.select(keep)
@@ -278,28 +271,18 @@ def _judge(
 ) -> Footprints:
     """The artifacts among the footprints of one epoch."""
     xp = array_module(epoch_count)
-    pixels, labels = footprints.pixels, footprints.labels
+    pixels, labels = footprints.pixels % epoch_count.size, footprints.labels
     areas = xp.maximum(footprints.areas(), 1)
-    counts = epoch_count.ravel().take(pixels)
-    total = xp.bincount(labels, weights=n_image.ravel().take(pixels), minlength=footprints.n_footprints + 1)
+    counts = epoch_count.reshape(-1).take(pixels)
+    total = primitives.sum_by_label(labels, footprints.n_footprints, n_image.reshape(-1).take(pixels))
     mean = total / areas
     limit = xp.minimum(rule.max_fraction_low * mean, rule.max_epochs + rule.max_fraction_high * mean)
     limit = xp.trunc(limit)
     rare = (counts > 0) & (counts <= limit.take(labels))
     artifact = footprints.total(rare) / areas > rule.spatial_threshold
-    for labels_under in template_labels:
-        artifact &= ~_inside_one(footprints, labels_under)
+    for image in template_labels:  # a footprint wholly inside a bright source of the template is spared
+        artifact &= primitives.same_under(labels, footprints.n_footprints, image.reshape(-1).take(pixels)) == 0
     return footprints.select(artifact)
-
-
-def _inside_one(footprints: Footprints, template_labels: Array) -> Array:
-    """Which footprints lie wholly inside a single template footprint, bool of shape (n_footprints + 1,)."""
-    xp = array_module(template_labels)
-    under = template_labels.ravel().take(footprints.pixels)
-    any_of = xp.zeros(footprints.n_footprints + 1, dtype=xp.int32)
-    any_of[footprints.labels] = under  # any pixel stands for all: if they differ, it does not matter which
-    differs = footprints.total(under != any_of.take(footprints.labels))
-    return (any_of > 0) & (differs == 0)
 
 
 def _as_footprints(name: str, footprints: Array) -> Footprints:
@@ -308,7 +291,7 @@ def _as_footprints(name: str, footprints: Array) -> Footprints:
     if footprints.ndim != 2:
         raise ValueError(f"{name} has shape {footprints.shape}; it must be (y, x), one epoch")
     if footprints.dtype == bool:
-        return label(footprints)
+        return label(Flags.of(footprints[None]))
     check_dtype(name, footprints, ("int32", "int64", "bool"))
     flat = footprints.ravel()
     pixels = xp.flatnonzero(flat)
@@ -352,10 +335,11 @@ def filter_artifacts(
         If shapes differ.
     """
     _check_same_shape(footprints, epoch_count=epoch_count, n_image=n_image, template_footprints=template_footprints)
-    candidates = _as_footprints("footprints", footprints)
     spared = [] if template_footprints is None else [template_footprints]
-    judged = _judge(candidates, epoch_count, n_image, spared, config or Persistence())
-    return judged.paint(footprints.shape)
+    with using(footprints):
+        candidates = _as_footprints("footprints", footprints)
+        judged = _judge(candidates, epoch_count, n_image, spared, config or Persistence())
+        return judged.paint((1, *footprints.shape)).planes()[0]
 
 
 def prefilter_artifacts(
@@ -385,8 +369,10 @@ def prefilter_artifacts(
         If shapes differ.
     """
     _check_same_shape(footprints, mask=mask)
-    candidates = _as_footprints("footprints", footprints)
-    return _prefilter(candidates, mask, schema, config or Prefilter()).paint(footprints.shape)
+    with using(footprints):
+        candidates = _as_footprints("footprints", footprints)
+        kept = _prefilter(candidates, mask, schema, config or Prefilter())
+        return kept.paint((1, *footprints.shape)).planes()[0]
 
 
 def propagate_edges(mask: Array, edge: Array, *, schema: MaskSchema) -> Array:
@@ -416,18 +402,13 @@ def propagate_edges(mask: Array, edge: Array, *, schema: MaskSchema) -> Array:
     xp = array_module(mask=mask, edge=edge)
     if edge.ndim != 3 or edge.shape[1:] != mask.shape:
         raise ValueError(f"edge has shape {edge.shape} but mask has {mask.shape}; edge is (epoch, y, x)")
-    return _with_edges(xp, mask, edge.any(axis=0), schema)
+    with using(mask):
+        return _with_edges(xp, mask, edge.any(axis=0), schema)
 
 
 def propagate_edge_bits(mask: Array, artifacts: Artifacts, *, schema: MaskSchema) -> Array:
     """`propagate_edges` without unpacking all epochs at once."""
-    xp = array_module(mask)
-    edges = artifacts.bits["edge"]
-    anywhere = xp.zeros(mask.shape, dtype=bool)
-    for epoch in range(edges.shape[0]):
-        if edges.any(epoch):
-            anywhere |= edges.plane(epoch)
-    return _with_edges(xp, mask, anywhere, schema)
+    return _with_edges(array_module(mask), mask, artifacts.bits["edge"].any_plane(), schema)
 
 
 def _with_edges(xp: Any, mask: Array, edge: Array, schema: MaskSchema) -> Array:

@@ -9,6 +9,7 @@ come, or when a reader was told to put pixels on the device.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import metadata
@@ -42,7 +43,7 @@ def array_module(*arrays: Array, **named: Array) -> ModuleType:
     Raises
     ------
     TypeError
-        If one is no array, or if they are mixed.
+        If one is no array, or if they are mixed: NumPy and CuPy, or of two devices.
     """
     labelled = [(f"argument {i}", a) for i, a in enumerate(arrays)] + list(named.items())
     first_name, first = "", None
@@ -60,7 +61,19 @@ def array_module(*arrays: Array, **named: Array) -> ModuleType:
             )
     if first is None:
         raise TypeError("no array given")
+    if first is not np:
+        _check_one_device(labelled)
     return first
+
+
+def _check_one_device(labelled: list[tuple[str, Array]]) -> None:
+    first_name, first = labelled[0]
+    for name, array in labelled[1:]:
+        if array.device.id != first.device.id:
+            raise TypeError(
+                f"{name} is on cuda:{array.device.id} but {first_name} is on cuda:{first.device.id}; move one with "
+                f'gpucoadd.to_device(gpucoadd.to_host(...), "cuda:{first.device.id}")'
+            )
 
 
 def is_host(xp: ModuleType) -> bool:
@@ -114,11 +127,52 @@ def to_device(array: np.ndarray, device: str = "cuda") -> Array:
         return cupy.asarray(array)
 
 
+def device_of(array: Array) -> int | None:
+    """Number of the device that holds `array`; None for a NumPy array."""
+    return None if is_host(array_module(array)) else int(array.device.id)
+
+
+def using(where: Array | int | None) -> AbstractContextManager[Any]:
+    """
+    Context in which new CuPy arrays, and kernels, are on one device. For the calling thread alone.
+
+    Parameters
+    ----------
+    where : array, int or None
+        The device's number, or an array that is there. For None, or a NumPy array, the context does nothing.
+    """
+    number = where if where is None or isinstance(where, int) else device_of(where)
+    return nullcontext() if number is None else device_module().cuda.Device(number)
+
+
+def device_module() -> ModuleType:
+    """CuPy, for those who are at work on a device."""
+    return importlib.import_module("cupy")
+
+
+def free_bytes(device: int) -> int:
+    """Bytes of the device that new arrays can have: what nobody has, and what CuPy keeps for them."""
+    cupy = device_module()
+    with using(device):
+        pool = cupy.get_default_memory_pool()
+        return int(cupy.cuda.runtime.memGetInfo()[0]) + int(pool.total_bytes() - pool.used_bytes())
+
+
+def free_memory() -> None:
+    """Give back to the current device what CuPy keeps of arrays that are no more, so that a larger one may fit."""
+    device_module().get_default_memory_pool().free_all_blocks()
+
+
+def out_of_memory() -> tuple[type[BaseException], ...]:
+    """The exceptions that say that a device is full; none where there is no CuPy. For an `except` clause."""
+    cupy = sys.modules.get("cupy")
+    return () if cupy is None else (cupy.cuda.memory.OutOfMemoryError,)
+
+
 def has_device() -> bool:
-    """Whether CuPy is installed and sees a CUDA device."""
+    """Whether CuPy is installed, can be loaded and sees a CUDA device."""
     try:
-        cupy = importlib.import_module("cupy")
-        return bool(cupy.cuda.is_available())
+        return not _trouble(device_module())
     except ImportError:
         return False
 
@@ -130,7 +184,8 @@ def resolve_device(device: str) -> tuple[str, int]:
     Parameters
     ----------
     device : str
-        "auto", "cpu", "cuda" (also "gpu") or "cuda:N".
+        "auto", "cpu", "cuda" (also "gpu") or "cuda:N". N counts the devices that the environment variable
+        CUDA_VISIBLE_DEVICES leaves.
 
     Returns
     -------
@@ -142,54 +197,126 @@ def resolve_device(device: str) -> tuple[str, int]:
     ValueError
         If the word is none of these.
     ImportError
-        If a GPU was asked for and CuPy is not installed.
+        If a GPU was asked for and CuPy is not installed or cannot be loaded.
     RuntimeError
-        If a GPU was asked for and none is visible.
+        If a GPU was asked for and none is visible, the driver is too old, or there is no device of that number.
     """
     kind, _, number = str(device).partition(":")
     if kind not in ("auto", "cpu", "cuda", "gpu") or (number and not (kind in ("cuda", "gpu") and number.isdigit())):
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
     if kind == "cpu" or (kind == "auto" and not has_device()):
         return "cpu", 0
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError as error:
-        raise ImportError(f'device={device!r} needs CuPy: pip install "gpucoadd[cuda12]" (or cuda13)') from error
-    if not cupy.cuda.is_available():
+    cupy = _loaded(device)
+    trouble = _trouble(cupy)
+    if trouble:
         raise RuntimeError(
-            f'device={device!r} but no CUDA device is visible; use device="cpu", or device="auto" to fall back '
-            "by itself"
+            f'device={device!r} but {trouble}; or use device="cpu", or device="auto" to fall back by itself'
         )
-    index = int(number) if number else 0
-    if index >= cupy.cuda.runtime.getDeviceCount():
+    index, n_devices = int(number or 0), int(cupy.cuda.runtime.getDeviceCount())
+    if index >= n_devices:
         raise RuntimeError(
-            f"device={device!r} but only {cupy.cuda.runtime.getDeviceCount()} CUDA device(s) are visible"
+            f"device={device!r} but only {n_devices} CUDA device(s) are visible{_hiding()}; they count from cuda:0 to "
+            f"cuda:{n_devices - 1}"
         )
     return "cuda", index
+
+
+def _loaded(device: str) -> ModuleType:
+    """CuPy, or an ImportError that says how to have it."""
+    try:
+        return device_module()
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise ImportError(
+                f'device={device!r} needs CuPy: pip install "gpucoadd[cuda12]" (or cuda13; `nvidia-smi` tells the CUDA '
+                "version of the driver)"
+            ) from error
+        raise ImportError(
+            f"device={device!r} needs CuPy, which is installed but cannot be loaded ({error}); install the one for the "
+            'CUDA version that `nvidia-smi` tells: pip install "gpucoadd[cuda12]" (or cuda13)'
+        ) from error
+
+
+_INSUFFICIENT_DRIVER = "cudaErrorInsufficientDriver"  # also where there is no driver at all
+
+
+def _trouble(cupy: ModuleType) -> str:
+    """Why no device can be used, and what to do; empty if one can."""
+    try:
+        if cupy.cuda.is_available():
+            return ""
+    except RuntimeError as error:
+        if _INSUFFICIENT_DRIVER not in str(error):
+            return f"CUDA cannot be started ({error}); see whether `nvidia-smi` works"
+        return _driver_trouble(cupy.cuda.runtime)
+    return f"no CUDA device is visible{_hiding()}; see whether `nvidia-smi` lists one"
+
+
+def _driver_trouble(runtime: Any) -> str:
+    needed = runtime.runtimeGetVersion()
+    supported = runtime.driverGetVersion()
+    if supported == 0:
+        return "there is no NVIDIA driver; install one, or let the container have the GPU (docker run --gpus all)"
+    advice = "update the driver"
+    if supported // 1000 >= 12:
+        advice += f', or install the CuPy that fits it: pip install "gpucoadd[cuda{supported // 1000}]"'
+    return (
+        f"the driver is too old: it supports CUDA {_cuda_version(supported)}, this CuPy needs CUDA "
+        f"{_cuda_version(needed)}; {advice}"
+    )
+
+
+def _hiding() -> str:
+    """What CUDA_VISIBLE_DEVICES has to do with it."""
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if value is None else f" (CUDA_VISIBLE_DEVICES is {value!r})"
 
 
 _PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
 
 
 def describe() -> list[tuple[str, str]]:
-    """Name and value of what there is to know about CuPy and the device that "auto" takes."""
+    """Name and value of what there is to know about CuPy and the devices; "device" once for each that is visible."""
     installed = []
     for package in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             installed.append(f"{metadata.version(package)} ({package})")
     facts = [("cupy", ", ".join(installed) or "not installed")]
-    if not has_device():
-        return [*facts, ("device", f"cpu; {'no CUDA device is visible' if installed else 'CuPy is not installed'}")]
-    runtime = importlib.import_module("cupy").cuda.runtime
-    properties = runtime.getDeviceProperties(0)
-    free, total = runtime.memGetInfo()
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        facts.append(("CUDA_VISIBLE_DEVICES", os.environ["CUDA_VISIBLE_DEVICES"] or "empty: hides every device"))
+    try:
+        cupy = device_module()
+    except ImportError as error:
+        missing = f"CuPy cannot be loaded ({error})" if installed else "CuPy is not installed"
+        return [*facts, ("device", f"cpu; {missing}")]
+    trouble = _trouble(cupy)
+    if trouble:
+        return [*facts, ("device", f"cpu; {trouble}")]
+    runtime = cupy.cuda.runtime
     return [
         *facts,
-        ("device", f"cuda:0, {properties['name'].decode()}, compute {properties['major']}.{properties['minor']}"),
-        ("device memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"),
+        *(("device", _description(cupy, number)) for number in range(runtime.getDeviceCount())),
         ("driver", f"CUDA {_cuda_version(runtime.driverGetVersion())}"),
         ("runtime", f"CUDA {_cuda_version(runtime.runtimeGetVersion())}"),
+        ("compiler", _compiler(cupy)),
     ]
+
+
+def _compiler(cupy: ModuleType) -> str:
+    try:
+        return "NVRTC {}.{}".format(*cupy.cuda.nvrtc.getVersion())
+    except RuntimeError as error:
+        return f"none ({error}), so nothing can run there; install the CUDA toolkit"
+
+
+def _description(cupy: ModuleType, number: int) -> str:
+    properties = cupy.cuda.runtime.getDeviceProperties(number)
+    with cupy.cuda.Device(number):
+        free, total = cupy.cuda.runtime.memGetInfo()
+    return (
+        f"cuda:{number}, {properties['name'].decode()}, compute {properties['major']}.{properties['minor']}, "
+        f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    )
 
 
 def _cuda_version(number: int) -> str:

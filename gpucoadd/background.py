@@ -8,51 +8,16 @@ every row (LSST's AKIMA_SPLINE with REDUCE_INTERP_ORDER).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from .backend import Array, array_module, is_host
-from .clipping import clipped_rows
-from .workers import cut
+from . import primitives
+from .backend import Array, array_module, is_host, to_host
 
 _SIGMA, _ITERATIONS = 3.0, 3
-_PIECE_SAMPLES = 1 << 17  # what stays in a processor's cache
 _FULL_ORDER = 5  # nodes that an Akima spline needs; 3 for a cubic one, 2 for a line
-
-
-class TooManyMaskedPixelsError(ValueError):
-    """Nothing is left to measure: every pixel is masked."""
-
-
-def background(image: Array, usable: Array, *, bin_size: int) -> Array:
-    """
-    Background of `image`.
-
-    Parameters
-    ----------
-    image : array, shape (y, x), float32
-    usable : array, shape (y, x), bool
-        Pixels that count; non-finite ones are left out besides.
-    bin_size : int
-        Largest side of a cell in pixels.
-
-    Returns
-    -------
-    array, shape (y, x), float32
-
-    Raises
-    ------
-    TooManyMaskedPixelsError
-        If no cell has a usable pixel.
-    """
-    xp = array_module(image)
-    cells = cell_means(image, usable, bin_size=bin_size)
-    if not bool(xp.isfinite(cells).any()):
-        raise TooManyMaskedPixelsError("no pixel is left for the background: all are masked or not finite")
-    n_y, n_x = cells.shape
-    style = min(n_y, n_x)
-    y_nodes, x_nodes = (cell_edges(size, bin_size)[1] for size in image.shape)
-    columns = _interpolate_columns(y_nodes, cells, image.shape[0], style)
-    return _interpolate_rows(x_nodes, columns, image.shape[1], style)
 
 
 def cell_edges(size: int, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,97 +27,275 @@ def cell_edges(size: int, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
     return edges, edges[:-1] + np.diff(edges) / 2 - 0.5
 
 
-def cell_means(image: Array, usable: Array, *, bin_size: int) -> Array:
-    """Clipped mean of every cell, shape (cell y, cell x), float64; NaN where a cell has no usable pixel."""
-    xp = array_module(image)
-    y_edges, x_edges = cell_edges(image.shape[0], bin_size)[0], cell_edges(image.shape[1], bin_size)[0]
-    values = xp.where(usable & xp.isfinite(image), image, xp.float32(xp.inf))
-    n_y, n_x = len(y_edges) - 1, len(x_edges) - 1
-    height, width = int(np.diff(y_edges).max()), int(np.diff(x_edges).max())
-    if height * n_y == image.shape[0] and width * n_x == image.shape[1]:
-        grid = values.reshape(n_y, height, n_x, width)
-    else:  # cells differ by a pixel: the short ones are filled up with +inf
-        row = _padded_index(y_edges, height, image.shape[0])
-        column = _padded_index(x_edges, width, image.shape[1])
-        padded = xp.full((image.shape[0] + 1, image.shape[1] + 1), xp.inf, dtype=xp.float32)
-        padded[:-1, :-1] = values
-        grid = padded.take(xp.asarray(row), axis=0).take(xp.asarray(column), axis=1)
-        grid = grid.reshape(n_y, height, n_x, width)
-    rows = xp.sort(grid.transpose(0, 2, 1, 3).reshape(n_y * n_x, height * width), axis=1)
-    size = max(1, _PIECE_SAMPLES // rows.shape[1]) if is_host(xp) else rows.shape[0]
-    n = xp.isfinite(rows).sum(axis=1)
-    pieces = cut(rows.shape[0], size)
-    means = [clipped_rows(rows[piece], n[piece], sigma=_SIGMA, iterations=_ITERATIONS) for piece in pieces]
-    return xp.concatenate(means).reshape(n_y, n_x)
+def cell_means(images: Array, masks: Array, bits: int, *, bin_size: int) -> Array:
+    """
+    Clipped mean of every cell of k planes.
+
+    Parameters
+    ----------
+    images : array, shape (k, y, x), float32
+    masks : array, shape (k, y, x), int32
+    bits : int
+        Pixels that have one of them do not count; nor do those that are not finite.
+    bin_size : int
+        Largest side of a cell in pixels.
+
+    Returns
+    -------
+    array, shape (k, cell y, cell x), float64
+        NaN where a cell has no usable pixel.
+    """
+    y_edges, x_edges = (cell_edges(size, bin_size)[0] for size in images.shape[1:])
+    return primitives.cell_means(
+        images, masks, bits, y_edges=y_edges, x_edges=x_edges, sigma=_SIGMA, iterations=_ITERATIONS
+    )
 
 
-def _padded_index(edges: np.ndarray, length: int, size: int) -> np.ndarray:
-    """Index of each cell's pixels along an axis, `length` per cell; missing ones point at `size`."""
-    index = edges[:-1, None] + np.arange(length)
-    return np.where(index < edges[1:, None], index, size).ravel()
+class RowSplines(NamedTuple):
+    """
+    Splines along the rows of the backgrounds of k epochs, one cubic polynomial for every piece of a row.
+
+    The background at (epoch, y, x) is ``a + o * (b + o * (c + o * d))`` in float32, with a, b, c, d the
+    ``coefficients[epoch, y, piece[epoch, x]]`` and o the ``offset[epoch, x]``.
+
+    Attributes
+    ----------
+    coefficients : array, shape (k, y, n_pieces, 4), float32
+    piece : array, shape (k, x), int32
+    offset : array, shape (k, x), float32
+        Distance in pixels from where the piece's polynomial is anchored.
+    measured : numpy.ndarray, shape (k,), bool
+        Whether any cell of the epoch has a value; the background is NaN where none has.
+    """
+
+    coefficients: Array
+    piece: Array
+    offset: Array
+    measured: np.ndarray
+
+    def of(self, epochs: slice) -> RowSplines:
+        """Those of some epochs."""
+        return RowSplines(*(values[epochs] for values in self))
 
 
-def _interpolate_columns(nodes: np.ndarray, values: Array, size: int, style: int) -> Array:
+def row_coefficients(cells: Array, shape: tuple[int, int], *, bin_size: int) -> RowSplines:
+    """
+    The background from the means of its cells, short of its evaluation at every pixel.
+
+    Parameters
+    ----------
+    cells : array, shape (k, cell y, cell x), float64
+        NaN where a cell has no value.
+    shape : (int, int)
+        (y, x) of the planes.
+    bin_size : int
+        As for `cell_means`.
+
+    Returns
+    -------
+    RowSplines
+
+    Notes
+    -----
+    Waits for the device once: which cells are known is read for all epochs together.
+    """
+    xp = array_module(cells)
+    n_epochs, n_y, n_x = cells.shape
+    style = min(n_y, n_x)
+    y_nodes, x_nodes = (cell_edges(size, bin_size)[1] for size in shape)
+    known = to_host(xp.isfinite(cells))
+    side_by_side = [planes.transpose(1, 0, 2).reshape(n_y, n_epochs * n_x) for planes in (cells, known)]
+    columns = _spline_columns(y_nodes, *side_by_side, shape[0], style)
+    values = xp.ascontiguousarray(columns.reshape(shape[0], n_epochs, n_x).transpose(2, 1, 0))
+    known = known.any(axis=1).T
+    coefficients = xp.zeros((n_epochs, shape[0], n_x + 1, 4), dtype=xp.float32)
+    piece, offset = np.zeros((n_epochs, shape[1]), np.int32), np.zeros((n_epochs, shape[1]), np.float32)
+    for epochs, pattern in _batches(known, style, together=not is_host(xp)):
+        if pattern.ndim == 1:
+            fitted = _fit(x_nodes[pattern], _select(values, epochs, pattern), shape[1], style, xp.float32).coefficients
+        else:
+            own, part, count = _own_nodes(x_nodes, values, epochs, pattern)
+            fitted = _polynomials(own, part, style, xp.float32, count)
+        where = xp.asarray(epochs)
+        for power, coefficient in enumerate(fitted):
+            coefficients[..., power][where, :, : coefficient.shape[0]] = coefficient.transpose(1, 2, 0)
+        for epoch in epochs:
+            nodes = x_nodes[known[:, epoch]]
+            anchors, borders = _layout(nodes, shape[1], min(len(nodes), style))
+            piece[epoch] = _piece_of_pixel(borders)
+            offset[epoch] = np.arange(shape[1]) - anchors[piece[epoch]]
+    measured = known.any(axis=0)
+    if not measured.all():
+        coefficients[xp.asarray(np.flatnonzero(~measured))] = xp.nan
+    return RowSplines(coefficients, xp.asarray(piece), xp.asarray(offset), measured)
+
+
+def _batches(known: np.ndarray, style: int, *, together: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """
+    Which columns of `known` (node, column) are fitted at once, and through which nodes: (columns, pattern).
+
+    Those with the same nodes go together, with a pattern (node,). `together`: splines of full order do even
+    where nodes differ, with a pattern (node, column); a device would else be given dozens of small tasks for
+    each, and at the tilted border of the data every column has nodes of its own. Columns without a node are left out.
+    """
+    rest = np.arange(known.shape[1])
+    if together:
+        full = np.minimum(known.sum(axis=0), style) >= _FULL_ORDER
+        columns, rest = rest[full], rest[~full]
+        if len(columns):
+            pattern = known[:, columns]
+            yield columns, pattern[:, 0] if (pattern == pattern[:, :1]).all() else pattern
+    patterns, which = np.unique(known[:, rest], axis=1, return_inverse=True)
+    for number, pattern in enumerate(patterns.T):
+        if pattern.any():
+            yield rest[which.ravel() == number], pattern
+
+
+def _select(values: Array, columns: np.ndarray, pattern: np.ndarray) -> Array:
+    """Values (node, column, ...) at some columns and at the nodes of `pattern` (node,)."""
+    xp = array_module(values)
+    if len(columns) < values.shape[1]:
+        values = values.take(xp.asarray(columns), axis=1)
+    return values if pattern.all() else values.take(xp.asarray(np.flatnonzero(pattern)), axis=0)
+
+
+def _own_nodes(
+    nodes: np.ndarray, values: Array, columns: np.ndarray, known: np.ndarray
+) -> tuple[np.ndarray, Array, np.ndarray]:
+    """
+    Positions, values and number of each column's known nodes, which are moved to the front.
+
+    Behind them are the positions of unknown nodes (no step is 0) and NaN. Positions and number broadcast
+    against the values at `columns` (node, column, ...).
+    """
+    xp = array_module(values)
+    count = known.sum(axis=0)
+    index = np.argsort(~known, axis=0, kind="stable")[: count.max()]
+    index, count = (a.reshape(*a.shape, *(1,) * (values.ndim - 2)) for a in (index, count))
+    part = xp.take_along_axis(values.take(xp.asarray(columns), axis=1), xp.asarray(index), axis=0)
+    return nodes[index], part, count
+
+
+def _spline_columns(nodes: np.ndarray, values: Array, known: np.ndarray, size: int, style: int) -> Array:
     """
     Splines through the columns of `values` (node, column), evaluated at 0, 1, ... `size` - 1; (size, column).
 
-    Columns lose their NaN nodes; those that lose the same ones are done together, and a column of NaN
-    stays one. `style` limits the order.
+    A column has the nodes where it is `known` (node, column), told on the host; without any it is NaN. `style` limits
+    the order.
     """
     xp = array_module(values)
-    known = xp.isfinite(values)
-    if bool(known.all()):
-        return _evaluate(nodes, values, size, style)
+    if known.all():
+        return _evaluate(_fit(nodes, values, size, style, xp.float64), size)
     out = xp.full((size, values.shape[1]), xp.nan)
-    # which cells are known is a small pattern; it is grouped on the host
-    patterns, which = np.unique(np.array(known.tolist()), axis=1, return_inverse=True)
-    for number in range(patterns.shape[1]):
-        nodes_known = np.flatnonzero(patterns[:, number])
-        if len(nodes_known) == 0:
-            continue
-        columns = xp.asarray(np.flatnonzero(which.ravel() == number))
-        part = values.take(xp.asarray(nodes_known), axis=0).take(columns, axis=1)
-        out[:, columns] = _evaluate(nodes[nodes_known], part, size, style)
+    for columns, pattern in _batches(known, style, together=not is_host(xp)):
+        if pattern.ndim == 1:
+            part = _select(values, columns, pattern)
+            level = _evaluate(_fit(nodes[pattern], part, size, style, xp.float64), size)
+        else:
+            level = _evaluate_own(nodes, _own_nodes(nodes, values, columns, pattern), pattern, size, style)
+        out[:, xp.asarray(columns)] = level
     return out
 
 
-def _interpolate_rows(nodes: np.ndarray, values: Array, size: int, style: int) -> Array:
-    """Splines along the rows of `values` (row, node), evaluated as above; a node is known in all rows or in none."""
-    xp = array_module(values)
-    known = np.flatnonzero(np.array(xp.isfinite(values[0]).tolist()))
-    part = values.take(xp.asarray(known), axis=1).T
-    return _evaluate(nodes[known], part, size, style, turned=True)
+class _Pieces(NamedTuple):
+    """Splines with common nodes: `coefficients` (piece, ...) of the powers of the distance from the `anchors`."""
+
+    anchors: np.ndarray
+    borders: np.ndarray  # first pixel of each piece, and the end of the last
+    coefficients: tuple[Array, ...]
 
 
-def _evaluate(nodes: np.ndarray, values: Array, size: int, style: int, turned: bool = False) -> Array:
-    """Spline of the order that the number of nodes and `style` allow, as piecewise cubic polynomials."""
+def _fit(nodes: np.ndarray, values: Array, size: int, style: int, dtype: Any) -> _Pieces:
+    """Splines through `values` (node, ...) of the order that the number of nodes and `style` allow."""
+    order = min(len(nodes), style)
+    anchors, borders = _layout(nodes, size, order)
+    if order == 1:
+        return _Pieces(anchors, borders, (values.astype(dtype),))
+    nodes = nodes.reshape(-1, *(1,) * (values.ndim - 1))
+    return _Pieces(anchors, borders, _polynomials(nodes, values, order, dtype))
+
+
+def _layout(nodes: np.ndarray, size: int, order: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Anchors and borders of the pieces.
+
+    Splines of order 1 have a piece around each node, others one between two nodes and one beyond either end.
+    """
+    if order == 1:
+        return nodes, np.concatenate([[0], np.floor((nodes[:-1] + nodes[1:]) / 2) + 1, [size]]).astype(np.int64)
+    anchors = np.concatenate([nodes[:1], nodes])
+    return anchors, np.concatenate([[0], np.ceil(nodes), [size]]).astype(np.int64)
+
+
+def _piece_of_pixel(borders: np.ndarray) -> np.ndarray:
+    """Number of the piece in which each pixel lies."""
+    return np.searchsorted(borders[1:-1], np.arange(borders[-1]), side="right")
+
+
+def _polynomials(
+    nodes: np.ndarray, values: Array, order: int, dtype: Any, count: np.ndarray | None = None
+) -> tuple[Array, ...]:
+    """
+    Coefficients of splines of order 2 or more, each (piece, ...).
+
+    Between nodes their own cubic, beyond the first and last the quadratic with the value and derivatives there.
+
+    Parameters
+    ----------
+    nodes : numpy.ndarray, shape (node, ...)
+        Positions; broadcasts against `values`.
+    values : array, shape (node, ...), float64
+    order : int
+    dtype : dtype
+        Of the result; it is computed in float64.
+    count : numpy.ndarray, optional
+        How many nodes each spline has, if not all; broadcasts against ``values[0]``. Only for full order.
+    """
     xp = array_module(values)
-    n = len(nodes)
-    order = min(n, style)
-    if order == 1:  # the value of the nearest node
-        nearest = xp.asarray(np.searchsorted((nodes[:-1] + nodes[1:]) / 2, np.arange(size)))
-        out = values.take(nearest, axis=0)
-        return xp.ascontiguousarray(out.T.astype(xp.float32)) if turned else out
-    step = np.diff(nodes)
-    steps = xp.asarray(step)[:, None]
+    step = np.diff(nodes, axis=0)
+    steps = xp.asarray(step)
+    counts = None if count is None else xp.asarray(count)
     slopes = (values[1:] - values[:-1]) / steps
     if order >= _FULL_ORDER:
-        linear, quadratic, cubic = _akima(slopes, steps)
+        linear, quadratic, cubic = _akima(slopes, steps, counts)
     elif order >= 3:
-        linear, quadratic, cubic = _natural_cubic(step, slopes)
+        linear, quadratic, cubic = _natural_cubic(step.ravel(), slopes)
     else:
         linear, quadratic, cubic = slopes, xp.zeros_like(slopes), xp.zeros_like(slopes)
-    return _polynomials(nodes, (values[:-1], linear, quadratic, cubic), size, turned)
+    value = values[:-1]
+    before_last = -1 if counts is None else counts - 2
+    last, a, b, c, d = (_row(of, before_last) for of in (steps, value, linear, quadratic, cubic))
+    ends = (a + last * (b + last * (c + last * d)), b + last * (2 * c + 3 * last * d), c + 3 * last * d, 0.0)
+    starts = (value[0], linear[0], quadratic[0], 0.0)
+    pieces = []
+    for start, inside, end in zip(starts, (value, linear, quadratic, cubic), ends, strict=True):
+        pieces.append(xp.empty((inside.shape[0] + 2, *inside.shape[1:]), dtype=dtype))
+        pieces[-1][0], pieces[-1][1:-1], pieces[-1][-1] = start, inside, end
+        if counts is not None:
+            pieces[-1] = xp.where(_numbers(pieces[-1]) == counts, pieces[-1][-1:], pieces[-1])
+    return tuple(pieces)
 
 
-def _akima(slopes: Array, steps: Array) -> tuple[Array, Array, Array]:
-    """Coefficients of Akima's spline (J. ACM 17, 589, 1970) on each interval; where a weight sum is 0, a line."""
+def _row(array: Array, number: Any) -> Array:
+    """Row `number` (int) of an array (row, ...), or for every column its own row (array that broadcasts)."""
+    if isinstance(number, int):
+        return array[number]
+    return array_module(array).take_along_axis(array, number[None], axis=0)[0]
+
+
+def _numbers(array: Array) -> Array:
+    """0, 1, ... along the first axis of `array`, broadcasting against it."""
+    return array_module(array).arange(array.shape[0]).reshape(-1, *(1,) * (array.ndim - 1))
+
+
+def _akima(slopes: Array, steps: Array, counts: Array | None) -> tuple[Array, Array, Array]:
+    """
+    Coefficients of Akima's spline (J. ACM 17, 589, 1970) on each interval; where a weight sum is 0, a line.
+
+    `counts` is the number of nodes of each column, None if it is that of all slopes and one.
+    """
     xp = array_module(slopes)
-    before1 = 2 * slopes[0] - slopes[1]
-    before2 = 2 * before1 - slopes[0]
-    after1 = 2 * slopes[-1] - slopes[-2]
-    after2 = 2 * after1 - slopes[-1]
-    m = xp.concatenate([before2[None], before1[None], slopes, after1[None], after2[None]])
+    m = _with_outer_slopes(slopes, counts)
     change = xp.abs(m[1:] - m[:-1])
     outer, inner = change[2:], change[:-2]  # per node: |m[i+1] - m[i]|, |m[i-1] - m[i-2]|
     total = outer + inner
@@ -167,49 +310,70 @@ def _akima(slopes: Array, steps: Array) -> tuple[Array, Array, Array]:
     return linear, quadratic, cubic
 
 
+def _with_outer_slopes(slopes: Array, counts: Array | None) -> Array:
+    """Slopes of the intervals with two extrapolated ones on either side."""
+    xp = array_module(slopes)
+    before1 = 2 * slopes[0] - slopes[1]
+    before2 = 2 * before1 - slopes[0]
+    last, second_last = (_row(slopes, -n if counts is None else counts - 1 - n) for n in (1, 2))
+    after1 = 2 * last - second_last
+    after2 = 2 * after1 - last
+    m = xp.concatenate([before2[None], before1[None], slopes, after1[None], after2[None]])
+    if counts is None:
+        return m
+    m = xp.where(_numbers(m) == counts + 1, after1, m)
+    return xp.where(_numbers(m) == counts + 2, after2, m)
+
+
 def _natural_cubic(step: np.ndarray, slopes: Array) -> tuple[Array, Array, Array]:
     """Coefficients of the cubic spline with zero second derivative at both ends (3 nodes or more)."""
     xp = array_module(slopes)
     n = len(step) - 1
     system = np.diag(2 * (step[:-1] + step[1:])) + np.diag(step[1:-1], 1) + np.diag(step[1:-1], -1)
-    inner = xp.asarray(np.linalg.inv(system)) @ (3 * (slopes[1:] - slopes[:-1]))
+    bend = 3 * (slopes[1:] - slopes[:-1])
+    inner = xp.asarray(np.linalg.inv(system)) @ bend.reshape(n, -1)
     zero = xp.zeros_like(slopes[:1])
-    quadratic = xp.concatenate([zero, inner.reshape(n, -1), zero])
-    steps = xp.asarray(step)[:, None]
+    quadratic = xp.concatenate([zero, inner.reshape(bend.shape), zero])
+    steps = xp.asarray(step).reshape(-1, *(1,) * (slopes.ndim - 1))
     linear = slopes - steps * (2 * quadratic[:-1] + quadratic[1:]) / 3
     cubic = (quadratic[1:] - quadratic[:-1]) / (3 * steps)
     return linear, quadratic[:-1], cubic
 
 
-def _polynomials(nodes: np.ndarray, coefficients: tuple[Array, ...], size: int, turned: bool) -> Array:
-    """
-    Piecewise cubics at every pixel; beyond the first and last node the quadratic with the value and
-    derivatives there. (size, column), or (column, size) in float32 if `turned`.
-    """
+def _evaluate(pieces: _Pieces, size: int) -> Array:
+    """Splines with common nodes (piece, column) at every pixel, (size, column)."""
+    anchors, borders, coefficients = pieces
     xp = array_module(coefficients[0])
-    value, linear, quadratic, cubic = coefficients
-    last = nodes[-1] - nodes[-2]
-    end = [
-        value[-1] + last * (linear[-1] + last * (quadratic[-1] + last * cubic[-1])),
-        linear[-1] + last * (2 * quadratic[-1] + 3 * last * cubic[-1]),
-        quadratic[-1] + 3 * last * cubic[-1],
-        xp.zeros_like(value[-1]),
-    ]
-    start = [value[0], linear[0], quadratic[0], xp.zeros_like(value[0])]
-    pieces = [start, *zip(value, linear, quadratic, cubic, strict=True), end]
-    anchors = np.concatenate([nodes[:1], nodes[:-1], nodes[-1:]])
-    borders = [0, *(int(np.ceil(node)) for node in nodes), size]
-    n_columns = value.shape[1]
-    dtype = xp.float32 if turned else xp.float64
-    pieces = [[coefficient.astype(dtype) for coefficient in piece] for piece in pieces]
-    out = xp.empty((n_columns, size) if turned else (size, n_columns), dtype=dtype)
-    for (a, b, c, d), anchor, first, stop in zip(pieces, anchors, borders[:-1], borders[1:], strict=True):
-        if stop <= first:
-            continue
-        offset = (xp.arange(first, stop, dtype=xp.float64) - anchor).astype(dtype)
-        if turned:
-            out[:, first:stop] = a[:, None] + offset * (b[:, None] + offset * (c[:, None] + offset * d[:, None]))
-        else:
-            offset = offset[:, None]
-            out[first:stop] = a + offset * (b + offset * (c + offset * d))
+    if not is_host(xp):  # a few large tasks instead of some for every piece
+        piece = _piece_of_pixel(borders)
+        offset, which = xp.asarray(np.arange(size) - anchors[piece]), xp.asarray(piece)
+        return _horner([c.take(which, axis=0) for c in coefficients], offset[:, None])
+    out = np.empty((size, coefficients[0].shape[1]))
+    for number, (anchor, first, stop) in enumerate(zip(anchors, borders[:-1], borders[1:], strict=True)):
+        if stop > first:
+            offset = np.arange(first, stop)[:, None] - anchor
+            out[first:stop] = _horner([c[number] for c in coefficients], offset)
     return out
+
+
+def _evaluate_own(
+    nodes: np.ndarray, own: tuple[np.ndarray, Array, np.ndarray], known: np.ndarray, size: int, style: int
+) -> Array:
+    """Splines through each column's `_own_nodes`, those that are `known` (node, column), at every pixel."""
+    positions, values, count = own
+    xp = array_module(values)
+    coefficients = _polynomials(positions, values, style, xp.float64, count)
+    passed = np.concatenate([np.zeros_like(count[None]), np.cumsum(known, axis=0)])  # known ones among the first nodes
+    n_passed = _piece_of_pixel(_layout(nodes, size, style)[1])
+    piece = xp.asarray(passed).take(xp.asarray(n_passed), axis=0)
+    anchors = xp.take_along_axis(xp.asarray(positions), xp.maximum(piece - 1, 0), axis=0)
+    offset = xp.arange(size, dtype=xp.float64)[:, None] - anchors
+    return _horner([xp.take_along_axis(c, piece, axis=0) for c in coefficients], offset)
+
+
+def _horner(coefficients: Sequence[Array], offset: Array) -> Array:
+    """Polynomials in `offset`; coefficients of ascending powers."""
+    level = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        level = coefficient + offset * level
+    return level

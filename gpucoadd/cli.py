@@ -1,5 +1,5 @@
 """
-The command line: `gpucoadd coadd`, `decorrelate`, `demo`, `view`, `info`.
+The command line: `gpucoadd coadd`, `decorrelate`, `demo`, `view`, `bench`, `info`.
 
 It calls the public functions and adds three things: outputs appear together when everything is done and not at all
 when something failed; messages are single lines; and the exit code tells whose error it was (2 the user's, 1 ours).
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .arguments import UsageError
-from .commands import run_coadd, run_demo, run_info, run_view, version
+from .commands import run_bench, run_coadd, run_demo, run_info, run_view, version
 from .decorrelating import run_decorrelate
 from .terminal import is_users, message_of, one_line_messages, say
 
@@ -103,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("file", metavar="FILE", help="a FITS file that gpucoadd reads")
     view.add_argument("-o", "--out", required=True, metavar="PNG", help="the picture; replaced if there")
 
+    _add_bench_words(command("bench", run_bench, "how fast each step is on this machine, next to a plain copy"))
+
     command("info", run_info, "versions, device, and which twin runs")
     return parser
 
@@ -113,8 +115,22 @@ def _add_options_and_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", dest="options", action="append", default=[], metavar="NAME=VALUE", help="one option; wins over --config"
     )
+    _add_machine(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="one per processor when left out")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto (default), cpu, cuda or cuda:1")
+
+
+def _add_bench_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=int, default=2048, metavar="PIXELS", help="side of the images (default: 2048)")
+    parser.add_argument("--epochs", type=int, default=12, metavar="N", help="of the stack (default: 12)")
+    parser.add_argument("--repeats", type=int, metavar="N", help="timed calls (default: 3; 10 on a GPU)")
+    parser.add_argument("--seed", type=int, default=1, help="same seed, same pixels (default: 1)")
+    parser.add_argument("--steps", metavar="A,B", help="only these, such as coadd,find-artifacts")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured; replaced if there")
+    _add_machine(parser)
 
 
 def _add_decorrelate_words(parser: argparse.ArgumentParser) -> None:

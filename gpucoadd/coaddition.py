@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from .artifacts import Artifacts, propagate_edge_bits, search
-from .backend import Array, array_module
+from .backend import Array, array_module, using
 from .combination import ADDED_PLANES, MaskEdit, Prepared, combine, kept_epochs, prepare
 from .configuration import AssemblyConfig, CoaddConfig
 from .images import MaskedImage, WarpStack
 from .interpolation import interpolate
 from .masks import MaskSchema
-from .memory import bounded
+from .memory import bounded, memory_bound, stack_device
 from .options import as_names
-from .workers import Progress, Work, check_memory, check_threads, no_progress
+from .workers import Progress, Work, check_threads, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -210,14 +210,14 @@ def coadd(
     LSST's CompareWarpAssembleCoaddTask, post-processing included.
     """
     config = CoaddConfig() if config is None else config
-    work = Work(check_memory(memory), check_threads(threads), progress)
+    work = Work(memory_bound(memory, warps), check_threads(threads), progress)
     if warps.psf_matched is None:
         warnings.warn(
             "the warps have no PSF-matched twins: each stands in for its own, so differing PSFs leave residuals at "
             "bright sources, artifacts near them are missed and the coadd's PSF is less uniform",
             stacklevel=2,
         )
-    with bounded(warps, work) as (direct, matched, work):
+    with using(stack_device(warps)), bounded(warps, work) as (direct, matched, work):
         schema = warps.schema.with_planes(*ADDED_PLANES)
         stacked = matched if config.stacking.warp_type == "psfMatched" else direct
         prepared = _prepared(stacked, config.stacking, work, "weighing")
@@ -226,23 +226,21 @@ def coadd(
         template = _assemble(matched, config.template, work, step="template")
         artifacts = search(matched, template, config, epochs, work)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
-        edit = _mask_editor(artifacts, schema, config.stacking)
-        planes = combine(
-            stacked, prepared, config.stacking, schema, work, reject=reject, edit_mask=edit, step="stacking"
+        edits = _mask_edits(artifacts, schema, config.stacking)
+        planes = combine(stacked, prepared, config.stacking, schema, work, reject=reject, edits=edits, step="stacking")
+        image, variance, mask, n_image = planes
+        mask = propagate_edge_bits(_finish_mask(mask, variance, schema), artifacts, schema=schema)
+        result = _post_process(
+            stacked,
+            prepared,
+            (image, variance, mask),
+            n_image,
+            config.stacking,
+            schema,
+            provenance=_provenance(warps, prepared, config),
+            template=template,
+            artifacts=artifacts,
         )
-    image, variance, mask, n_image = planes
-    mask = propagate_edge_bits(_finish_mask(mask, variance, schema), artifacts, schema=schema)
-    result = _post_process(
-        stacked,
-        prepared,
-        (image, variance, mask),
-        n_image,
-        config.stacking,
-        schema,
-        provenance=_provenance(warps, prepared, config),
-        template=template,
-        artifacts=artifacts,
-    )
     if config.save_count_image:
         from .fits import write_array
 
@@ -279,10 +277,10 @@ def assemble(
         If no epoch can be used.
     """
     config = AssemblyConfig() if config is None else config
-    work = Work(check_memory(memory), check_threads(threads), progress)
+    work = Work(memory_bound(memory, warps), check_threads(threads), progress)
     if config.warp_type == "psfMatched" and warps.psf_matched is not None:
         warps = warps.psf_matched
-    with bounded(warps, work) as (stack, _, work):
+    with using(stack_device(warps)), bounded(warps, work) as (stack, _, work):
         return _assemble(stack, config, work, step="stacking")
 
 
@@ -376,9 +374,9 @@ def _provenance(warps: WarpStack, prepared: Prepared, config: Any) -> dict[str, 
     return {"version": __version__, "config": as_names(config), "inputs": inputs}
 
 
-def _mask_editor(artifacts: Artifacts, schema: MaskSchema, config: AssemblyConfig) -> MaskEdit:
+def _mask_edits(artifacts: Artifacts, schema: MaskSchema, config: AssemblyConfig) -> list[MaskEdit]:
     """
-    Masks as the final stack uses them: the artifacts of the epoch set in the warp's own mask.
+    What makes the masks those that the final stack uses: the artifacts of an epoch set in the warp's own mask.
 
     Where the PSF-matched warp has no data, the planes that reject are cleared first, so that such a
     pixel leaves neither SAT nor REJECTED on the coadd, as in LSST.
@@ -386,13 +384,4 @@ def _mask_editor(artifacts: Artifacts, schema: MaskSchema, config: AssemblyConfi
     no_data, edge, clipped = (schema.known_bitmask((plane,)) for plane in ("NO_DATA", "EDGE", "CLIPPED"))
     cleared = schema.known_bitmask(config.reject) if "NO_DATA" in config.reject else 0
     bits = artifacts.bits
-
-    def edit(at: int, rows: slice, mask: Array) -> None:
-        xp = array_module(mask)
-        flat = mask.reshape(-1)  # a view; what is set is sparse
-        for kind, keep, add in (("no_data", ~cleared, no_data), ("edge", -1, edge), ("clipped", -1, clipped)):
-            if bits[kind].any(at):
-                where = xp.flatnonzero(bits[kind].plane(at, rows))
-                flat[where] = (flat.take(where) & keep) | add
-
-    return edit
+    return [(bits["no_data"], ~cleared, no_data), (bits["edge"], -1, edge), (bits["clipped"], -1, clipped)]

@@ -8,19 +8,23 @@ epochs in order, so neither the bands nor the threads show in the result.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import primitives
-from .backend import Array, array_module, is_host
-from .clipping import clipped_mean, good_samples
+from .backend import Array, array_module, is_host, to_host, using
 from .configuration import AssemblyConfig, Clipping, Interpolation
 from .fallback import Rules
+from .groups import by_epochs, by_rows
 from .images import MaskedImage, WarpStack, check_planes
 from .masks import MaskSchema
+from .planes import BitPlanes
+from .reading import Planes
 from .workers import Work, check_threads, cut, in_order
 
 logger = logging.getLogger(__name__)
@@ -28,7 +32,7 @@ logger = logging.getLogger(__name__)
 ADDED_PLANES = ("REJECTED", "CLIPPED", "SENSOR_EDGE", "INEXACT_PSF")
 _PIECE_SAMPLES = 1 << 18  # of all epochs together: what stays in a processor's cache
 _SMALLEST_PIECE = 2048  # pixels; below, NumPy's cost per call shows
-_DEVICE_PIECE = 1 << 20
+_WEIGHING_BYTES_PER_PIXEL = 20
 _BAND_BYTES = 64 << 20
 _NO_INTERPOLATION = Interpolation(enabled=False)
 
@@ -79,8 +83,10 @@ def stacking_rules(
 def _stack_pieces(
     image: Array, variance: Array, mask: Array, weights: tuple[float, ...], rules: Any, *, threads: int
 ) -> tuple[Array, Array, Array]:
-    """`primitives.stack_statistics` of (epoch, pixel) arrays of any length, piece by piece."""
+    """`primitives.stack_statistics` of (epoch, pixel) arrays of any length; on the host piece by piece."""
     xp = array_module(image)
+    if not is_host(xp):
+        return primitives.stack_statistics(image, variance, mask, weights, rules)
     n_pixels = image.shape[1]
     out = (
         xp.empty(n_pixels, dtype=xp.float32),
@@ -93,7 +99,7 @@ def _stack_pieces(
         for target, result in zip(out, results, strict=True):
             target[piece] = result
 
-    size = max(_PIECE_SAMPLES // image.shape[0], _SMALLEST_PIECE) if is_host(xp) else _DEVICE_PIECE
+    size = max(_PIECE_SAMPLES // image.shape[0], _SMALLEST_PIECE)
     for _ in in_order(one, cut(n_pixels, size), threads=threads):
         pass
     return out
@@ -191,10 +197,9 @@ def stack(
         lsst_extremes=lsst_extremes,
     )
     n_epochs, *shape = image.shape
-    flat_image, flat_variance, flat_mask = (plane.reshape(n_epochs, -1) for plane in (image, variance, mask))
-    planes = _stack_pieces(
-        flat_image, flat_variance, flat_mask, as_float32(numbers), rules, threads=check_threads(threads)
-    )
+    flat = (plane.reshape(n_epochs, -1) for plane in (image, variance, mask))
+    with using(image):
+        planes = _stack_pieces(*flat, as_float32(numbers), rules, threads=check_threads(threads))
     return MaskedImage(*(plane.reshape(shape) for plane in planes), schema=full)
 
 
@@ -222,23 +227,20 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
     positive is dropped with a warning in the log.
     """
     reject = warps.schema.known_bitmask(config.reject)
-    rows = slice(0, warps.shape[1])
+    clip = {"sigma": config.clipping.sigma, "iterations": config.clipping.iterations}
 
-    def weight(epoch: int) -> float | None:
-        image, variance, mask = warps.source.read(epoch, rows)
-        xp = array_module(image)
-        if bool(xp.isnan(image).all()):
-            return None
-        clipping = config.clipping
-        samples, n_good = good_samples(variance, mask, reject)
-        mean = clipped_mean(samples, n_good, sigma=clipping.sigma, iterations=clipping.iterations)
-        return 1.0 / mean if mean != 0 else np.inf
+    def weigh(piece: slice, planes: Planes) -> list[float | None]:
+        image, variance, mask = planes
+        blank = to_host(primitives.all_nan(image))
+        means = to_host(primitives.clipped_means(variance, mask, reject, **clip)).tolist()
+        return [None if is_blank else _inverse(mean) for is_blank, mean in zip(blank, means, strict=True)]
 
     indices: list[int] = []
     weights: list[float] = []
     dropped: list[str] = []
     n_epochs = warps.shape[0]
-    for epoch, value in enumerate(in_order(weight, range(n_epochs), threads=work.threads)):
+    groups = by_epochs(weigh, warps, range(n_epochs), work, bytes_per_pixel=_WEIGHING_BYTES_PER_PIXEL)
+    for epoch, value in enumerate(itertools.chain.from_iterable(values for _, values in groups)):
         work.progress(step, epoch + 1, n_epochs)
         name = warps.inputs[epoch] if warps.inputs else f"epoch {warps.epochs[epoch]}"
         if value is None:
@@ -257,7 +259,7 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
     return Prepared(tuple(indices), tuple(weights), tuple(dropped))
 
 
-MaskEdit = Callable[[int, slice, Array], None]  # (position among the kept epochs, rows, mask to change)
+MaskEdit = tuple[BitPlanes, int, int]  # of the kept epochs: flags; bits kept and bits added where one is set
 
 
 def combine(
@@ -268,7 +270,7 @@ def combine(
     work: Work,
     *,
     reject: int,
-    edit_mask: MaskEdit | None = None,
+    edits: Sequence[MaskEdit] = (),
     step: str,
 ) -> tuple[Array, Array, Array, Array]:
     """
@@ -285,8 +287,8 @@ def combine(
     work : Work
     reject : int
         Bits that reject a sample.
-    edit_mask : callable, optional
-        Changes a copy of some rows of an epoch's mask to what is to be used.
+    edits : sequence of (BitPlanes, int, int)
+        What the masks of the kept epochs become before they are used; see `primitives.stacking_masks`.
     step : str
         Name for the progress.
 
@@ -306,34 +308,29 @@ def combine(
         online_mean=online,
     )
     weights = prepared.weights if online else as_float32(prepared.weights)
-    removed = ~_removed_bits(schema, config.remove)
+    removed = _removed_bits(schema, config.remove)
     _, n_rows, n_columns = warps.shape
     n_epochs = len(prepared.indices)
-    bands = cut(n_rows, _band_rows(warps, n_epochs, work.memory))
+
+    def stacked(rows: slice, planes: Planes) -> tuple[Array, ...]:
+        image, variance, mask = planes
+        # the running sums and their count see one mask; the stack path counts before planes are removed
+        masks, n_image = primitives.stacking_masks(
+            mask, [(bits.words[:, rows], keep, add) for bits, keep, add in edits], reject, removed, online=online
+        )
+        flat = (plane.reshape(n_epochs, -1) for plane in (image, variance, masks))
+        band = _stack_pieces(*flat, weights, rules, threads=work.threads)
+        return *(plane.reshape(n_image.shape) for plane in band), n_image
+
     out: tuple[Array, ...] = ()
-    for number, rows in enumerate(bands):
-        image, variance, mask = _read_band(warps, prepared.indices, rows, threads=work.threads)
-        xp = array_module(image)
+    host_rows = _band_rows(warps, n_epochs, work.memory)
+    for rows, band in by_rows(stacked, warps, prepared.indices, work, host_rows=host_rows):
         if not out:
-            dtypes = (xp.float32, xp.float32, xp.int32, xp.int32)
-            out = tuple(xp.zeros((n_rows, n_columns), dtype=dtype) for dtype in dtypes)
-        n_image = out[3][rows]
-        masks = xp.empty(image.shape, dtype=xp.int32)
-        for position in range(n_epochs):
-            plane = masks[position]
-            plane[...] = mask[position]
-            if edit_mask is not None:
-                edit_mask(position, rows, plane)
-            if online:  # its sums and its count see the same mask; the stack path counts before planes are removed
-                plane &= removed
-            n_image += (plane & reject) == 0
-            if removed != -1:
-                plane &= removed
-        flat_image, flat_variance, flat_mask = (plane.reshape(n_epochs, -1) for plane in (image, variance, masks))
-        planes = _stack_pieces(flat_image, flat_variance, flat_mask, weights, rules, threads=work.threads)
-        for target, plane in zip(out, planes, strict=False):
-            target[rows] = plane.reshape(n_image.shape)
-        work.progress(step, number + 1, len(bands))
+            xp = array_module(band[0])
+            out = tuple(xp.empty((n_rows, n_columns), dtype=plane.dtype) for plane in band)
+        for target, plane in zip(out, band, strict=True):
+            target[rows] = plane
+        work.progress(step, rows.stop, n_rows)
     return out  # type: ignore[return-value]
 
 
@@ -346,7 +343,7 @@ def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
 
 def _band_rows(warps: WarpStack, n_epochs: int, memory: int) -> int:
     """
-    Rows per band, so that a band's planes and the copies made of them stay within half of `memory`.
+    Rows per band on the host, so that a band's planes and the copies made of them stay within half of `memory`.
 
     A stack in memory is copied in part only, and gains from bands that are small; files are opened
     for every band, and gain from large ones.
@@ -358,15 +355,8 @@ def _band_rows(warps: WarpStack, n_epochs: int, memory: int) -> int:
     return max(1, min(n_rows, room // per_row))
 
 
-def _read_band(warps: WarpStack, indices: Sequence[int], rows: slice, *, threads: int) -> tuple[Array, Array, Array]:
-    """Planes (epoch, rows, x) of the epochs `indices`; views where the stack is in memory and whole."""
-    source = warps.source
-    if source.in_memory and len(indices) == warps.shape[0]:
-        return warps.image[:, rows], warps.variance[:, rows], warps.mask[:, rows]
-    planes = list(in_order(lambda epoch: source.read(epoch, rows), indices, threads=threads))
-    xp = array_module(planes[0][0])
-    image, variance, mask = (xp.stack(group) for group in zip(*planes, strict=True))
-    return image, variance, mask
+def _inverse(mean: float) -> float:
+    return 1.0 / mean if mean != 0 else math.inf
 
 
 def kept_epochs(warps: WarpStack, prepared: Prepared) -> tuple[Hashable, ...]:

@@ -1,5 +1,5 @@
 """
-The commands `gpucoadd coadd`, `demo`, `view`, `info`: what each does once its words are parsed.
+The commands `gpucoadd coadd`, `demo`, `view`, `bench`, `info`: what each does once its words are parsed.
 
 Why the imports are inside functions: `gpucoadd --help` and a wrong option should answer at once.
 """
@@ -96,6 +96,29 @@ def run_view(args: argparse.Namespace) -> None:
     with Staging() as staging:
         pictures.view(args.file, staging.place(args.out))
     tell("wrote", args.out)
+
+
+def run_bench(args: argparse.Namespace) -> None:
+    """`gpucoadd bench`: a table of every step's throughput, and the same as JSON."""
+    check_positive({f"--{name}": getattr(args, name) for name in ("size", "epochs", "repeats", "threads")})
+    if args.seed < 0:
+        raise UsageError(f"--seed must be 0 or more, got {args.seed}")
+    check_outputs([args.json] if args.json else [], None, inputs=[])
+    from . import benchmarking
+
+    benchmarking.run(
+        device=args.device,
+        size=args.size,
+        n_epochs=args.epochs,
+        repeats=args.repeats,
+        seed=args.seed,
+        threads=args.threads,
+        steps=args.steps,
+        say=lambda line: print(line, flush=True),
+        keep=(lambda document: benchmarking.save(document, args.json)) if args.json else lambda document: None,
+    )
+    if args.json:
+        tell("wrote", args.json)
 
 
 def run_info(args: argparse.Namespace) -> None:

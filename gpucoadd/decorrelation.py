@@ -19,17 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Array, array_module
+from .backend import Array, array_module, is_host, using
 from .cells import CellGrid
 from .decorrelation_cells import DecorrelatedCells, correct_cells
 from .decorrelation_config import IGNORED_PLANES, DecorrelationConfig
-from .decorrelation_inputs import clipped_variance, ignored_bits, middle, prepare
+from .decorrelation_inputs import Inputs, clipped_variance, ignored_bits, middle, prepare
 from .decorrelation_steps import correct_whole
+from .filtering import Windows
 from .images import MaskedImage, check_dtype, check_schema
 from .masks import MaskSchema
 from .matching import SpatialKernel
 from .mosaic import CompositePsf
-from .spectra import Correction
+from .spectra import Correction, launchers
 from .workers import check_threads
 
 
@@ -88,7 +89,8 @@ class Decorrelated:
 
         None in cells, and where nothing was done.
         """
-        return None if self.model is None else self.model.whole()[0]
+        with using(self.image):
+            return None if self.model is None else self.model.whole()[0]
 
     def psf_at(self, y: float, x: float) -> Array:
         """
@@ -108,7 +110,8 @@ class Decorrelated:
             raise ValueError("there is no PSF; give science_psf (template_psf where the science image was convolved)")
         if self.cells is None:
             return self.psf
-        return CompositePsf(self.cells.psf, self.cells.inner).at(y, x)
+        with using(self.image):
+            return CompositePsf(self.cells.psf, self.cells.inner).at(y, x)
 
     def write(self, path: str | os.PathLike[str], *, inputs: Sequence[tuple[str, str]] = ()) -> None:
         """
@@ -194,7 +197,9 @@ def variance_mean(
     if variance.shape != mask.shape or variance.ndim != 2:
         raise ValueError(f"variance has shape {variance.shape} and mask {mask.shape}; both must be the same (y, x)")
     check_dtype("mask", mask, ("int32",))
-    return float(clipped_variance(variance[None], mask[None], ignored_bits(schema, ignore_planes))[0])
+    bits = ignored_bits(schema, ignore_planes)
+    with using(variance):
+        return float(clipped_variance(Windows.whole(variance), Windows.whole(mask), bits)[0])
 
 
 def decorrelate(
@@ -323,25 +328,21 @@ def decorrelate(
         "edge": edge,
     }
     config = dataclasses.replace(config, **{name: value for name, value in options.items() if value is not None})
-    inputs = prepare(
-        science,
-        template,
-        difference,
-        kernel,
-        template_matched=template_matched,
-        score=score,
-        preconvolution_kernel=preconvolution_kernel,
-        psfs=(science_psf, template_psf),
-        variances=(science_variance, template_variance),
-        config=config,
-        threads=check_threads(threads),
-    )
-    if config.cells is None:
-        made = correct_whole(inputs, middle(difference) if position is None else _check_position(position))
-    elif position is None:
-        made = correct_cells(inputs, config.cells, psf_fwhm)
-    else:
-        raise ValueError("position belongs to a whole image; each cell takes the kernel at its own middle")
+    with using(getattr(difference, "image", None)):
+        inputs = prepare(
+            science,
+            template,
+            difference,
+            kernel,
+            template_matched=template_matched,
+            score=score,
+            preconvolution_kernel=preconvolution_kernel,
+            psfs=(science_psf, template_psf),
+            variances=(science_variance, template_variance),
+            config=config,
+            threads=check_threads(threads),
+        )
+        made = _correct(inputs, None if position is None else _check_position(position), psf_fwhm)
     return Decorrelated(
         mask=difference.mask,
         schema=difference.schema,
@@ -351,6 +352,17 @@ def decorrelate(
         config=config,
         **made,
     )
+
+
+def _correct(inputs: Inputs, position: tuple[float, float] | None, psf_fwhm: float | None) -> dict[str, Any]:
+    """The fields of `Decorrelated` that differ between a whole image and cells."""
+    if not is_host(array_module(inputs.difference.image)):
+        launchers(inputs.difference.image, "plans").keep_plans()
+    if inputs.config.cells is None:
+        return correct_whole(inputs, middle(inputs.difference) if position is None else position)
+    if position is not None:
+        raise ValueError("position belongs to a whole image; each cell takes the kernel at its own middle")
+    return correct_cells(inputs, inputs.config.cells, psf_fwhm)
 
 
 def _check_position(position: Any) -> tuple[float, float]:

@@ -12,14 +12,16 @@ import numpy as np
 
 from .backend import Array, array_module, is_host, quiet, to_host
 from .cells import CellGrid
-from .decorrelation_inputs import Inputs, middle
-from .decorrelation_steps import Batch, Corrected, all_nan, correct
+from .decorrelation_inputs import Inputs, middle, variance_levels
+from .decorrelation_steps import Batch, Corrected, correct
+from .filtering import Windows
 from .mosaic import Mosaic
 from .workers import in_order
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 21, 1 << 28  # of spectrum that goes through one FFT call
+_CHUNK_BYTES, _DEVICE_CHUNK_BYTES = 1 << 21, 1 << 28  # of planes and spectra that go through one FFT call
+_MOST_ON_DEVICE = 32767  # cells; a launch takes twice as many, the variances of two images
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,16 @@ class _Chunk(NamedTuple):
     variance: Array
     psfs: Array | None
     merged: np.ndarray  # (n,) bool: contributes
-    all_valid: np.ndarray  # (n,) bool: no pixel whose image times variance is NaN
+    corners: np.ndarray  # (n, 2) int: (y, x) at which the inner box begins there
+    all_valid: np.ndarray | None  # (n,) bool: no pixel whose image times variance is NaN; not asked of a device
+
+
+class _Ingredients(NamedTuple):
+    """What the corrections of n cells are made of."""
+
+    levels: np.ndarray  # (2, n) float64
+    kernels: Array  # (n or 1, ky, kx)
+    psfs: Array | None  # (n or 1, ph, pw)
 
 
 def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dict[str, Any]:
@@ -77,6 +88,7 @@ def correct_cells(inputs: Inputs, grid: CellGrid, psf_fwhm: float | None) -> dic
     merged = np.empty(len(inner), bool)
     psfs = None
     chunks = cutter.chunks(consecutive=grid.reduce == "copy")
+    cutter.measure(chunks)
     for chunk in in_order(cutter.correct, chunks, threads=inputs.threads):
         cutter.merge(chunk, mosaic)
         levels[:, chunk.indices], merged[chunk.indices] = chunk.levels, chunk.merged
@@ -121,6 +133,8 @@ class _Cutter:
 
     Boxes are in pixels from the corner of the image here. With ``edge="reflect"`` a cell at the edge reaches as far
     beyond it as others reach beyond theirs, into mirrored planes.
+
+    A device is waited for once, for the variances of all cells, before the first of them is corrected.
     """
 
     def __init__(self, inputs: Inputs, inner: np.ndarray, expanded: np.ndarray, *, border: tuple[int, int]) -> None:
@@ -128,6 +142,7 @@ class _Cutter:
         inner, expanded = (boxes - [x0, y0, 0, 0] for boxes in (inner, expanded))
         self.inputs = inputs
         self.positions = expanded[:, [1, 0]] + expanded[:, [3, 2]] / 2 + [y0, x0]
+        self._xp = array_module(inputs.difference.image)
         self._expanded = self._filled = expanded
         self._planes = [inputs.difference.image, *(side.image.variance for side in inputs.sides)]
         first = inner
@@ -136,12 +151,12 @@ class _Cutter:
         # The inner box of each cell: in the image, and in what is corrected.
         self._inner, self._inside = inner, first.copy()
         self._inside[:, :2] -= self._filled[:, :2]
+        self._all: _Ingredients | None = None
 
     def _mirror(self, inner: np.ndarray, border: tuple[int, int]) -> np.ndarray:
         """Let every cell reach equally far, into planes mirrored over their edges; gives the inner boxes in these."""
-        xp = array_module(self.inputs.difference.image)
         y, x = border
-        self._planes = [xp.pad(plane, ((y, y), (x, x)), mode="symmetric") for plane in self._planes]
+        self._planes = [self._xp.pad(plane, ((y, y), (x, x)), mode="symmetric") for plane in self._planes]
         self._filled = inner + np.array([0, 0, 2 * x, 2 * y])
         return inner + np.array([x, y, 0, 0])
 
@@ -153,38 +168,77 @@ class _Cutter:
         else:
             kinds = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
             groups = [np.flatnonzero(kinds == kind) for kind in range(kinds.max() + 1)]
-        host = is_host(array_module(self.inputs.difference.image))
-        room = _CHUNK_BYTES if host else _DEVICE_CHUNK_BYTES
         chunks: list[np.ndarray] = []
         for group in groups:
-            n = max(1, int(room // (16 * self._filled[group[0], 2:].prod())))
+            n = self._room(int(self._filled[group[0], 2:].prod()), len(group))
             chunks += [group[start : start + n] for start in range(0, len(group), n)]
         return chunks
 
+    def _room(self, n_pixels: int, n_cells: int) -> int:
+        """How many of some equal cells are corrected together."""
+        if is_host(self._xp):
+            return max(1, _CHUNK_BYTES // (16 * n_pixels))
+        most = min(max(1, _DEVICE_CHUNK_BYTES // (16 * n_pixels)), _MOST_ON_DEVICE)
+        return math.ceil(n_cells / math.ceil(n_cells / most))  # equal chunks: cuFFT has a plan for each number of cells
+
+    def measure(self, chunks: list[np.ndarray]) -> None:
+        """On a device, find out all that is needed of the cells before the first is corrected."""
+        if is_host(self._xp):
+            return  # a chunk at a time, while it is in the cache
+        levels = self._xp.empty((2, len(self._expanded)))
+        for indices in chunks:
+            levels[:, self._xp.asarray(indices)] = self._levels(indices)
+        kernels, psfs = self.inputs.kernels_at(self.positions), self.inputs.psfs_at(self.positions)
+        self._all = _Ingredients(to_host(levels), kernels, psfs)
+
+    def _levels(self, indices: np.ndarray, variances: list[Windows] | None = None) -> Array:
+        """Variances (2, n) of some cells of one shape; `variances` are their windows on the two sides, if at hand."""
+        sides, boxes = self.inputs.sides, self._expanded[indices]
+        if variances is None:
+            variances = self._windows(boxes, *(side.image.variance for side in sides))
+        masks = self._windows(boxes, *(side.image.mask for side in sides))
+        return variance_levels(sides, list(zip(variances, masks)))
+
+    def _ingredients(self, indices: np.ndarray, variances: list[Windows]) -> _Ingredients:
+        """What the corrections of some cells are made of; `variances` are their windows on the two sides."""
+        if self._all is None:
+            levels, positions = self._levels(indices, variances), self.positions[indices]
+            return _Ingredients(levels, self.inputs.kernels_at(positions), self.inputs.psfs_at(positions))
+        levels, *stamps = self._all
+        where = self._xp.asarray(indices)
+        kernels, psfs = (s if s is None or len(s) == 1 else s[where] for s in stamps)
+        return _Ingredients(levels[:, indices], kernels, psfs)
+
+    def _windows(self, boxes: np.ndarray, *planes: Array) -> list[Windows]:
+        """Boxes of one size of some planes."""
+        width, height = boxes[0, 2:].tolist()
+        corners = self._xp.asarray(np.ascontiguousarray(boxes[:, 1::-1], dtype=np.int32))
+        return [Windows(plane, corners, (height, width)) for plane in planes]
+
     def correct(self, indices: np.ndarray) -> _Chunk:
         """Correct the cells of one chunk."""
-        inputs = self.inputs
-        xp = array_module(inputs.difference.image)
-        boxes, positions = self._expanded[indices], self.positions[indices]
-        variances, masks = ([_windows(getattr(s.image, p), boxes) for s in inputs.sides] for p in ("variance", "mask"))
-        levels = np.stack([side.levels(v, m) for side, v, m in zip(inputs.sides, variances, masks)])
+        inputs, xp = self.inputs, self._xp
+        variances = self._windows(self._expanded[indices], *(side.image.variance for side in inputs.sides))
+        levels, kernels, psfs = self._ingredients(indices, variances)
         usable = ~np.isnan(levels).any(axis=0)
         self._check(levels, usable, indices)
         n1, n2 = (xp.asarray(np.where(usable, level, 1.0)) for level in levels)
-        images = _windows(self._planes[0], self._filled[indices])
+        images, *others = self._windows(self._filled[indices], *self._planes)
         if self._filled is self._expanded:
-            v1, v2 = variances
-        else:
-            v1, v2 = (_windows(plane, self._filled[indices]) for plane in self._planes[1:])
-        kernels, psfs = inputs.kernels_at(positions), inputs.psfs_at(positions)
-        batch = Batch(images, v1, v2, n1, n2, kernels, psfs)
-        done = correct(inputs, batch, inputs.grid_shape(images.shape[1:], kernels, psfs))
-        merged = usable.copy()
-        for position in np.flatnonzero(~usable).tolist():
-            merged[position] = self._copy_blank(indices[position], position, batch, done)
-        with quiet(xp):
-            valid = ~xp.isnan(done.images * done.variance)
-        return _Chunk(indices, levels, done.images, done.variance, done.psfs, merged, to_host(valid.all(axis=(1, 2))))
+            others = variances
+        parts = self._inside[indices]
+        if is_host(xp):  # whole rows are transformed anyway; borders cost a device time to write
+            height, width = images.size
+            parts = np.tile([0, 0, width, height], (len(indices), 1))
+        batch = Batch(images, *others, n1, n2, kernels, psfs)
+        done = correct(inputs, batch, inputs.grid_shape(images.size, kernels, psfs), parts)
+        corners = (self._inside[indices] - parts)[:, 1::-1]
+        merged = usable | self._copy_blank(indices, ~usable, corners, batch, done)
+        all_valid = None
+        if is_host(xp):
+            with quiet(xp):
+                all_valid = (~np.isnan(done.images * done.variance)).all(axis=(1, 2))
+        return _Chunk(indices, levels, done.images, done.variance, done.psfs, merged, corners, all_valid)
 
     def _check(self, levels: np.ndarray, usable: np.ndarray, indices: np.ndarray) -> None:
         """Raise ValueError if a variance that was measured cannot be used."""
@@ -196,53 +250,43 @@ class _Cutter:
                 where = f" in the cell of {height} x {width} pixels at (y, x) = ({y0}, {x0}) of the image"
                 self.inputs.check_level(side, float(values[first]), where)
 
-    def _copy_blank(self, index: int, position: int, batch: Batch, done: Corrected) -> bool:
+    def _copy_blank(
+        self, indices: np.ndarray, unusable: np.ndarray, corners: np.ndarray, batch: Batch, done: Corrected
+    ) -> np.ndarray:
         """
-        Undo the correction of a cell without a variance; whether it contributes all the same.
+        Undo the correction of cells without a variance; which of them contribute all the same, (n,) bool.
 
-        It does, with the difference as it was, if the science or the template image has nothing but NaN in it.
+        They do, with the difference as it was, if the science or the template image has nothing but NaN in them.
+        Waits for the device if there are such cells.
         """
-        blank = any(all_nan(side.image.image[_slices(self._expanded[index].tolist())]) for side in self.inputs.sides)
-        if blank:
-            inside, window = (_slices(boxes[index].tolist()) for boxes in (self._inside, self._inner))
-            done.images[position][inside] = self.inputs.difference.image[window]
-            done.variance[position][inside] = self.inputs.difference.variance[window]
+        blank = np.zeros(len(indices), bool)
+        places = np.flatnonzero(unusable)
+        if not places.size:
+            return blank
+        xp, difference = self._xp, self.inputs.difference
+        windows = self._windows(self._expanded[indices[places]], *(side.image.image for side in self.inputs.sides))
+        all_nan = xp.stack([xp.isnan(each.pixels).all(axis=(1, 2)) for each in windows])
+        blank[places] = to_host(all_nan).any(axis=0)
+        for place in np.flatnonzero(blank).tolist():
+            x0, y0, width, height = self._inner[indices[place]].tolist()
+            window, (y, x) = (slice(y0, y0 + height), slice(x0, x0 + width)), corners[place].tolist()
+            inside = slice(y, y + height), slice(x, x + width)
+            done.images[place][inside] = difference.image[window]
+            done.variance[place][inside] = difference.variance[window]
         if done.psfs is not None and batch.psfs is not None:
-            psf = batch.psfs[position % len(batch.psfs)]
-            done.psfs[position] = psf / psf.sum() if blank else math.nan
+            for place in places.tolist():
+                psf = batch.psfs[place % len(batch.psfs)]
+                done.psfs[place] = psf / psf.sum() if blank[place] else math.nan
         return blank
 
     def merge(self, chunk: _Chunk, mosaic: Mosaic) -> None:
         """Add the inner part of each cell to the mosaic."""
-        cells = zip(
-            self._inner[chunk.indices].tolist(),
-            self._inside[chunk.indices].tolist(),
+        planes = np.flatnonzero(chunk.merged)
+        mosaic.merge(
+            self._inner[chunk.indices[planes]],
             chunk.images,
             chunk.variance,
-            chunk.merged.tolist(),
-            chunk.all_valid.tolist(),
+            corners=chunk.corners[planes],
+            planes=planes,
+            all_valid=None if chunk.all_valid is None else chunk.all_valid[planes],
         )
-        with quiet(array_module(chunk.images)):
-            for inner, inside, image, variance, is_merged, all_valid in cells:
-                if is_merged:
-                    part = _slices(inside)
-                    mosaic.merge(_slices(inner), image[part], variance[part], all_valid=all_valid)
-
-
-def _slices(box: list[int]) -> tuple[slice, slice]:
-    """Rows and columns of a box x0, y0, width, height."""
-    x0, y0, width, height = box
-    return slice(y0, y0 + height), slice(x0, x0 + width)
-
-
-def _windows(plane: Array, boxes: np.ndarray) -> Array:
-    """Copies of n boxes of one size, shape (n, h, w)."""
-    xp = array_module(plane)
-    width, height = boxes[0, 2:].tolist()
-    if is_host(xp):  # copies whole rows
-        every = np.lib.stride_tricks.sliding_window_view(plane, (height, width))
-        return every[boxes[:, 1], boxes[:, 0]]
-    # A device looks up each pixel anyway, and a view of all windows would be huge, were it ever copied.
-    corners = xp.asarray(boxes[:, 1] * plane.shape[1] + boxes[:, 0])
-    offsets = xp.arange(height)[:, None] * plane.shape[1] + xp.arange(width)
-    return plane.reshape(-1)[corners[:, None, None] + offsets]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -11,14 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, to_host
+from .backend import Array, array_module, is_host, to_host, twin
 from .clipping import clipped_mean, clipped_means, good_samples
 from .decorrelation_config import IGNORED_PLANES, DecorrelationConfig
+from .filtering import Windows
 from .images import MaskedImage
 from .masks import MaskSchema
 from .matching import SpatialKernel, check_stamp
 from .psf import FWHM_PER_SIGMA, adaptive_moments
-from .spectra import check_preconvolution, fft_shape
+from .spectra import check_preconvolution, fft_shape, launchers
+from .workers import in_order
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +40,63 @@ class Side(NamedTuple):
     bits: int  # of the planes whose pixels do not count
     given: float | None  # variance
 
-    def levels(self, variance: Array, mask: Array) -> np.ndarray:
-        """Variance per pixel over each of n windows (n, h, w) of the planes: (n,) float64 on the host."""
-        if self.given is not None:
-            return np.full(len(variance), self.given)
-        return to_host(clipped_variance(variance, mask, self.bits))
+
+def variance_levels(sides: Sequence[Side], windows: Sequence[tuple[Windows, Windows]], *, threads: int = 1) -> Array:
+    """
+    Variances per pixel of sides over n windows.
+
+    Parameters
+    ----------
+    sides : sequence of Side
+    windows : sequence of (Windows, Windows)
+        Of each side's variance and mask, all of one size.
+    threads : int
+        Host threads.
+
+    Returns
+    -------
+    array, shape (sides, n), float64
+        Given ones as they are; those that are measured are NaN without a good pixel. Waits for no device.
+    """
+    xp = array_module(windows[0][0].plane)
+    levels = xp.empty((len(sides), len(windows[0][0])))
+    measured = [number for number, side in enumerate(sides) if side.given is None]
+    for number, side in enumerate(sides):
+        if side.given is not None:
+            levels[number] = side.given
+    samples = [(*windows[number], sides[number].bits) for number in measured]
+    if samples and is_host(xp):
+        levels[measured] = list(in_order(lambda each: clipped_variance(*each), samples, threads=threads))
+    elif samples:
+        levels[measured] = _clipped_on_device(samples).reshape(len(measured), -1)
+    return levels
 
 
-def clipped_variance(variance: Array, mask: Array, bits: int) -> Array:
-    """Clipped means, 3 rounds at 3 sigma, of n variance planes (n, h, w): (n,) float64, NaN without a good pixel."""
-    xp = array_module(variance)
-    values = variance.astype(xp.float32, copy=False)
+def clipped_variance(variance: Windows, mask: Windows, bits: int) -> Array:
+    """Clipped means, 3 rounds at 3 sigma, of n windows of a variance plane: (n,) float64, NaN without a good pixel."""
+    xp = array_module(variance.plane)
+    if not is_host(xp):
+        return _clipped_on_device([(variance, mask, bits)])
+    values, flags = variance.pixels.astype(xp.float32, copy=False), mask.pixels
     if len(values) == 1:
-        return xp.asarray(np.array([clipped_mean(*good_samples(values[0], mask[0], bits), **_CLIP)]))
-    good = xp.isfinite(values)
-    good &= (mask & bits) == 0
+        return np.array([clipped_mean(*good_samples(values[0], flags[0], bits), **_CLIP)])
+    good = np.isfinite(values)
+    good &= (flags & bits) == 0
     shape = (len(values), -1)
     return clipped_means(values.reshape(shape), good.reshape(shape), **_CLIP)
+
+
+def _clipped_on_device(windows: Sequence[tuple[Windows, Windows, int]]) -> Array:
+    """`clipped_variance` of several planes with one search for quartiles, one after the other in what is given back."""
+    first = windows[0][0]
+    xp, kernels = array_module(first.plane), launchers(first.plane, "windows")
+    n, n_samples = len(first), math.prod(first.size)
+    samples = xp.empty((len(windows) * n, n_samples), xp.float32)
+    for number, (variance, mask, bits) in enumerate(windows):
+        kernels.sample_windows(
+            variance.plane, mask.plane, bits, variance.corners, variance.size, samples[number * n : (number + 1) * n]
+        )
+    return twin(samples).clipped_statistics(samples, **_CLIP)[:, 0]
 
 
 def ignored_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
@@ -111,8 +155,9 @@ class Inputs:
         """PSFs of the unconvolved image, likewise."""
         if self.psf is None or not hasattr(self.psf, "at"):
             return None if self.psf is None else self.psf[None]
-        stamps = [_psf_at(self.psf, y, x, self.difference) for y, x in positions.tolist()]
-        return array_module(*stamps).stack(stamps)
+        stamps = _psfs_at(self.psf, positions.tolist(), self.difference)
+        # Stamps from the host go to the device together.
+        return _beside(self.difference, psf=array_module(*stamps).stack(stamps))
 
     def grid_shape(self, image_shape: tuple[int, int], kernels: Array, psfs: Array | None) -> tuple[int, int]:
         """FFT grid for images of a shape, as LSST chooses it."""
@@ -197,8 +242,7 @@ def prepare(
         Side(name, image, ignored_bits(image.schema, config.ignore_planes), _check_variance(name, value))
         for name, image, value in zip(("science", "template"), (science, template), variances)
     ]
-    for side in sides:
-        _check_not_negative(side)
+    _check_not_negative(sides)
     unconvolved, convolved = sides if template_matched else sides[::-1]
     psf = science_psf if template_matched else template_psf
     return Inputs(
@@ -232,20 +276,28 @@ def _check_kernel(kernel: Any, difference: MaskedImage) -> Array | SpatialKernel
     if isinstance(kernel, SpatialKernel):
         basis, coefficients = (_beside(difference, kernel=a) for a in (kernel.basis, kernel.coefficients))
         _check_fits("kernel", kernel.shape, difference)
-        same = basis is kernel.basis
-        return kernel if same else SpatialKernel(basis, coefficients, kind=kernel.kind, range=kernel.range)
-    checked = check_stamp("kernel", _beside(difference, kernel=kernel))
+        moved = copy.copy(kernel)
+        moved._set(basis=basis, coefficients=coefficients)  # a new one would be checked, and the device waited for
+        return moved
+    _module_for(difference, kernel=kernel)
+    checked = check_stamp("kernel", kernel)  # where it is: a device would be waited for
     _check_fits("kernel", checked.shape, difference)
-    return checked
+    return _beside(difference, kernel=checked)
 
 
 def _beside(difference: MaskedImage, **stamp: Array) -> Array:
     """A small array where the images are: one from the host follows them to the device; TypeError the other way."""
-    ((name, array),) = stamp.items()
+    xp = _module_for(difference, **stamp)
+    (array,) = stamp.values()
+    return xp.asarray(array) if is_host(array_module(**stamp)) else array
+
+
+def _module_for(difference: MaskedImage, **stamp: Array) -> Any:
+    """Module of the images; TypeError if they are on the host and a small array is not."""
     xp = array_module(difference.image)
     if is_host(xp):
         array_module(difference=difference.image, **stamp)
-    return xp.asarray(array) if is_host(array_module(**{name: array})) else array
+    return xp
 
 
 def _check_fits(name: str, shape: tuple[int, int], difference: MaskedImage) -> None:
@@ -256,18 +308,20 @@ def _check_fits(name: str, shape: tuple[int, int], difference: MaskedImage) -> N
 def _check_psf(name: str, psf: Any, difference: MaskedImage) -> Any:
     if psf is None or hasattr(psf, "at"):
         return psf
-    stamp = check_stamp(name, _beside(difference, **{name: psf}))
+    _module_for(difference, **{name: psf})
+    stamp = check_stamp(name, psf)
     if float(stamp.sum()) == 0:
         raise ValueError(f"{name} has sum 0 and cannot be normalised; give a PSF with a positive sum")
-    return stamp
+    return _beside(difference, **{name: stamp})
 
 
 def _check_preconvolution(source: Any, difference: MaskedImage) -> Array:
     if hasattr(source, "at"):  # LSST takes the PSF at its average position, the same for all cells
-        source = _psf_at(source, *middle(difference), difference)
-    kernel = check_preconvolution(_beside(difference, preconvolution_kernel=source))
+        source = _psfs_at(source, [middle(difference)], difference)[0]
+    _module_for(difference, preconvolution_kernel=source)
+    kernel = check_preconvolution(source)
     _check_fits("preconvolution_kernel", kernel.shape, difference)
-    return kernel
+    return _beside(difference, preconvolution_kernel=kernel)
 
 
 def _check_variance(name: str, value: Any) -> float | None:
@@ -278,17 +332,20 @@ def _check_variance(name: str, value: Any) -> float | None:
     return float(value)
 
 
-def _check_not_negative(side: Side) -> None:
-    variance, mask = side.image.variance, side.image.mask
-    if float(variance.min()) >= 0:  # quick, and not so where there is a NaN
+def _check_not_negative(sides: Sequence[Side]) -> None:
+    """Raise ValueError if a variance that counts is negative; waits for the device, as a rule once."""
+    least = [side.image.variance.min() for side in sides]
+    if np.all(to_host(array_module(*least).stack(least)) >= 0):  # quick, and not so where there is a NaN
         return
-    xp = array_module(variance)
-    n = int(xp.count_nonzero((variance < 0) & xp.isfinite(variance) & ((mask & side.bits) == 0)))
-    if n:
-        raise ValueError(
-            f"the variance plane of the {side.name} image is negative at {n} pixels that count; mask them, or set "
-            "them to NaN"
-        )
+    for side in sides:
+        variance, mask = side.image.variance, side.image.mask
+        xp = array_module(variance)
+        n = int(xp.count_nonzero((variance < 0) & xp.isfinite(variance) & ((mask & side.bits) == 0)))
+        if n:
+            raise ValueError(
+                f"the variance plane of the {side.name} image is negative at {n} pixels that count; mask them, or set "
+                "them to NaN"
+            )
 
 
 def middle(image: MaskedImage) -> tuple[float, float]:
@@ -297,31 +354,38 @@ def middle(image: MaskedImage) -> tuple[float, float]:
     return y0 + height / 2, x0 + width / 2
 
 
-def _psf_at(psf: Any, y: float, x: float, image: MaskedImage) -> Array:
+def _psfs_at(psf: Any, positions: Sequence[tuple[float, float]], image: MaskedImage) -> list[Array]:
     """
-    PSF stamp at a position, or, where it is not defined there, its mean over the image.
+    PSF stamps at positions (y, x); where the PSF is not defined, its mean over the image.
 
     Not defined is a PSF whose ``at`` raises ValueError or gives NaN, as that of a coadd with a hole.
     """
-    stamp = _defined(psf, y, x, image)
-    if stamp is not None:
-        return stamp
+    found = _defined(psf, positions, image)
+    if all(stamp is not None for stamp in found):
+        return found
     (y0, x0), (height, width) = image.origin, image.shape
     ys, xs = (
         np.linspace(start + _FALLBACK_CUT * size, start + (1 - _FALLBACK_CUT) * size, _N_FALLBACK)
         for start, size in ((y0, height), (x0, width))
     )
-    stamps = [s for s in (_defined(psf, yy, xx, image) for yy in ys.tolist() for xx in xs.tolist()) if s is not None]
+    stamps = [s for s in _defined(psf, list(itertools.product(ys.tolist(), xs.tolist())), image) if s is not None]
     if not stamps:
+        y, x = next(position for position, stamp in zip(positions, found) if stamp is None)
         raise ValueError(f"the PSF is not defined at (y, x) = ({y}, {x}), nor anywhere else on the image")
-    return sum(stamps) / len(stamps)
+    mean = sum(stamps) / len(stamps)
+    return [mean if stamp is None else stamp for stamp in found]
 
 
-def _defined(psf: Any, y: float, x: float, image: MaskedImage) -> Array | None:
-    try:
-        stamp = psf.at(y, x)
-    except ValueError:
-        return None
-    stamp = _beside(image, psf=stamp)
-    xp = array_module(stamp)
-    return stamp.astype(xp.float64) if bool(xp.isfinite(stamp).all()) else None
+def _defined(psf: Any, positions: Sequence[tuple[float, float]], image: MaskedImage) -> list[Array | None]:
+    """Stamps in float64, None where there is none; of stamps on a device, waits for it once."""
+    stamps = []
+    for y, x in positions:
+        try:
+            stamps.append(psf.at(y, x))
+        except ValueError:
+            stamps.append(None)
+            continue
+        _module_for(image, psf=stamps[-1])
+    finite = [array_module(stamp).isfinite(stamp).all() for stamp in stamps if stamp is not None]
+    flags = iter(to_host(array_module(*finite).stack(finite)).tolist() if finite else [])
+    return [None if stamp is None or not next(flags) else stamp.astype("float64") for stamp in stamps]

@@ -10,10 +10,9 @@ import numpy as np
 from scipy.fft import next_fast_len
 
 from .backend import Array, array_module, fft, quiet, to_host
-from .decorrelation_inputs import Inputs, Side
-from .filtering import apply, convolve_variance, weighted_sum
+from .decorrelation_inputs import Inputs, variance_levels
+from .filtering import Windows, apply, convolve_variance, weighted_sum
 from .spectra import Correction
-from .workers import in_order
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +22,9 @@ _PSI_GRID, _PSI_TAIL = 256, 1e-5  # grid and relative height at which the reach 
 class Batch(NamedTuple):
     """Images of one shape that go through the FFT together, and what their correction is made of."""
 
-    images: Array  # (n, h, w)
-    v1: Array  # (n, h, w): variance planes of the image that was not convolved, and of the one that was
-    v2: Array
+    images: Windows  # n
+    v1: Windows  # the same in the variance planes of the image that was not convolved, and of the one that was
+    v2: Windows
     n1: Array  # (n,) float64: their levels
     n2: Array
     kernels: Array  # (n or 1, ky, kx) float64
@@ -45,44 +44,43 @@ def correct(
     inputs: Inputs,
     batch: Batch,
     shape: tuple[int, int],
+    parts: np.ndarray,
     *,
-    offset: tuple[int, int] = (0, 0),
-    size: tuple[int, int] | None = None,
     threads: int = 1,
 ) -> Corrected:
     """
     Correct the images of a batch on the FFT grid `shape`, and make their variance planes anew.
 
-    What is given back is cut to `size` at `offset`, both (y, x).
+    What is given back is cut to `parts`, as in `gpucoadd.filtering.apply`. Waits for no device.
     """
-    xp = array_module(batch.images)
-    size = batch.images.shape[1:] if size is None else size
-    window = (slice(None), slice(offset[0], offset[0] + size[0]), slice(offset[1], offset[1] + size[1]))
+    xp = array_module(batch.images.plane)
+    variance_dtype = inputs.difference.variance.dtype
     correction = Correction(
         batch.kernels, batch.n1, batch.n2, shape, preconvolution=inputs.preconvolution, psf=batch.psfs
     )
     filtered = apply(
         batch.images,
         correction,
-        offset=offset,
-        size=size,
+        parts,
         dtype=inputs.difference.image.dtype,
         precision=inputs.config.precision,
         threads=threads,
     )
     with quiet(xp):
+        # Of a convolved science image: the difference was scaled to the science image.
+        divisors = None if inputs.template_matched else batch.kernels.sum(axis=(1, 2)) ** 2
         if inputs.config.complete_variance:
             c1, c2 = correction.overall()
-            variance = convolve_variance(batch.v1, c1, batch.n1, shape)[window]
-            variance += convolve_variance(batch.v2, c2, batch.n2, shape)[window]
+            variance = convolve_variance(batch.v1, c1, batch.n1, shape, parts)
+            variance += convolve_variance(batch.v2, c2, batch.n2, shape, parts)
+            if divisors is not None:
+                variance /= divisors[:, None, None]
+            variance = variance.astype(variance_dtype, copy=False)
         else:
-            variance = weighted_sum(filtered.weights, batch.v1[window], batch.v2[window])
-        if not inputs.template_matched:  # the difference was scaled to the science image
-            variance /= (batch.kernels.sum(axis=(1, 2)) ** 2).astype(variance.dtype)[:, None, None]
+            variance = weighted_sum(filtered.weights, batch.v1, batch.v2, parts, variance_dtype, divisors=divisors)
         psfs = filtered.stamps
         if psfs is not None:
             psfs = psfs / psfs.sum(axis=(1, 2), keepdims=True)
-    variance = variance.astype(inputs.difference.variance.dtype, copy=False)
     return Corrected(filtered.images, variance, psfs, correction)
 
 
@@ -90,11 +88,8 @@ def correct_whole(inputs: Inputs, position: tuple[float, float]) -> dict[str, An
     """The fields of `Decorrelated` that a whole image has, its kernel taken at `position` (y, x)."""
     difference = inputs.difference
     xp = array_module(difference.image)
-
-    def level_of(side: Side) -> float:
-        return float(side.levels(side.image.variance[None], side.image.mask[None])[0])
-
-    levels = list(in_order(level_of, inputs.sides, threads=inputs.threads))
+    windows = [tuple(map(Windows.whole, (side.image.variance, side.image.mask))) for side in inputs.sides]
+    levels = to_host(variance_levels(inputs.sides, windows, threads=inputs.threads))[:, 0].tolist()
     named = {f"{side.name}_variance": level for side, level in zip(inputs.sides, levels)}
     where = np.array([position])
     kernels, psfs = inputs.kernels_at(where), inputs.psfs_at(where)
@@ -107,12 +102,13 @@ def correct_whole(inputs: Inputs, position: tuple[float, float]) -> dict[str, An
         inputs.check_level(side, level)
     inputs.warn(np.array(levels[1:]) / levels[0])
     n1, n2 = (xp.asarray(np.array([level])) for level in levels)
-    v1, v2 = (side.image.variance[None] for side in inputs.sides)
-    batch = Batch(difference.image[None], v1, v2, n1, n2, kernels, psfs)
-    shape, offset = inputs.grid_shape(difference.shape, kernels, psfs), (0, 0)
+    images, v1, v2 = map(Windows.whole, (difference.image, *(side.image.variance for side in inputs.sides)))
+    batch = Batch(images, v1, v2, n1, n2, kernels, psfs)
+    shape, reach = inputs.grid_shape(difference.shape, kernels, psfs), 0
     if inputs.config.edge == "reflect":
-        shape, offset, batch = _mirrored(inputs, batch)
-    done = correct(inputs, batch, shape, offset=offset, size=difference.shape, threads=inputs.threads)
+        shape, reach, batch = _mirrored(inputs, batch)
+    height, width = difference.shape
+    done = correct(inputs, batch, shape, np.array([[reach, reach, width, height]]), threads=inputs.threads)
     return {
         "image": done.images[0],
         "variance": done.variance[0],
@@ -129,16 +125,18 @@ def all_nan(image: Array) -> bool:
     return bool(array_module(image).isnan(image).all())
 
 
-def _mirrored(inputs: Inputs, batch: Batch) -> tuple[tuple[int, int], tuple[int, int], Batch]:
+def _mirrored(inputs: Inputs, batch: Batch) -> tuple[tuple[int, int], int, Batch]:
     """A grid of fast lengths, where the image begins on it, and the batch mirrored over its edges to fill it."""
     reach = _reach(inputs, batch)
-    height, width = batch.images.shape[1:]
+    height, width = batch.images.size
     # Factors up to 5 alone, of whatever device: host and device pad alike.
     shape = (next_fast_len(height + 2 * reach, real=True), next_fast_len(width + 2 * reach, real=True))
-    xp = array_module(batch.images)
-    pad = ((0, 0), (reach, shape[0] - height - reach), (reach, shape[1] - width - reach))
-    images, v1, v2 = (xp.pad(a, pad, mode="symmetric") for a in (batch.images, batch.v1, batch.v2))
-    return shape, (reach, reach), batch._replace(images=images, v1=v1, v2=v2)
+    xp = array_module(batch.images.plane)
+    pad = ((reach, shape[0] - height - reach), (reach, shape[1] - width - reach))
+    images, v1, v2 = (
+        Windows.whole(xp.pad(windows.plane, pad, mode="symmetric")) for windows in (batch.images, batch.v1, batch.v2)
+    )
+    return shape, reach, batch._replace(images=images, v1=v1, v2=v2)
 
 
 def _reach(inputs: Inputs, batch: Batch) -> int:

@@ -1,32 +1,33 @@
 """
 Threshold detection: significant pixels, connected into footprints, grown, merged.
 
-Footprints of one plane are kept as a sparse pair: the flat index of every pixel and the number of
+Footprints are kept as a sparse pair: the flat index of every pixel and the number of
 its footprint. They are few, so that all later steps cost next to nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from . import primitives
-from .backend import Array, array_module, ndimage, quiet
-from .clipping import clipped_statistics, ordered_samples
+from .backend import Array, array_module, quiet, to_host
 from .configuration import Detection
-
-_MARGIN = 1e-5  # relative; float32 rounding of T * sqrt(variance) is 100 times smaller
+from .fallback import Compared, Search
+from .planes import Flags
 
 
 class Footprints(NamedTuple):
     """
-    Footprints of one plane.
+    Footprints of a group of epochs.
 
-    `pixels` (n,) int flat indices; `labels` (n,) int32 from 1 on, which footprint each belongs to;
-    `n_footprints` their number.
+    `pixels` (n,) int flat (epoch, y, x) indices; `labels` (n,) int32 from 1 on, which footprint each belongs to;
+    `n_footprints` their number. No footprint lies in two epochs.
     """
 
     pixels: Array
@@ -35,12 +36,11 @@ class Footprints(NamedTuple):
 
     def areas(self) -> Array:
         """Pixels of each footprint, shape (n_footprints + 1,); entry 0 is empty."""
-        return array_module(self.labels).bincount(self.labels, minlength=self.n_footprints + 1)
+        return primitives.count_by_label(self.labels, self.n_footprints)
 
     def total(self, flags: Array) -> Array:
         """Number of pixels of each footprint where `flags` (bool, one per pixel) is set, shape (n_footprints + 1,)."""
-        xp = array_module(self.labels)
-        return xp.bincount(self.labels.take(xp.flatnonzero(flags)), minlength=self.n_footprints + 1)
+        return primitives.count_by_label(self.labels, self.n_footprints, flags)
 
     def select(self, keep: Array) -> Footprints:
         """Those whose entry in `keep`, bool of shape (n_footprints + 1,), is set; labels stay as they are."""
@@ -48,17 +48,14 @@ class Footprints(NamedTuple):
         where = xp.flatnonzero(keep.take(self.labels))
         return Footprints(self.pixels.take(where), self.labels.take(where), self.n_footprints)
 
-    def paint(self, shape: tuple[int, int]) -> Array:
-        """(y, x) bool plane of the pixels that lie in a footprint."""
-        xp = array_module(self.pixels)
-        plane = xp.zeros(shape[0] * shape[1], dtype=bool)
-        plane[self.pixels] = True
-        return plane.reshape(shape)
+    def paint(self, shape: tuple[int, int, int]) -> Flags:
+        """Flags, of shape (epoch, y, x), of the pixels that lie in a footprint."""
+        return primitives.paint(self.pixels, shape)
 
 
-def label(detected: Array) -> Footprints:
-    """8-connected footprints of a (y, x) bool plane."""
-    return Footprints(*primitives.label(detected))
+def label(flags: Flags) -> Footprints:
+    """8-connected footprints of each epoch."""
+    return Footprints(*primitives.label(flags))
 
 
 def growth_radius(psf_sigma: float, config: Detection) -> int:
@@ -78,98 +75,98 @@ def growth_radius(psf_sigma: float, config: Detection) -> int:
 
 
 def detect(
-    image: Array, variance: Array, mask: Array, *, psf_sigma: float, config: Detection, exclude: int
-) -> Footprints:
+    image: Array,
+    variance: Array,
+    mask: Array,
+    *,
+    psf_sigma: Sequence[float],
+    config: Detection,
+    template: tuple[Array, Array] | None = None,
+    scales: Sequence[float] | None = None,
+    exclude: int = 0,
+    reject: int = 0,
+    edge: int = 0,
+) -> tuple[Footprints, Compared]:
     """
-    Footprints of the significant pixels of a difference.
+    Footprints of the significant pixels of a group of epochs.
 
     Positive and negative pixels are connected apart, filtered by size, grown, and then merged: what
     touches is one footprint.
 
     Parameters
     ----------
-    image, variance : array, shape (y, x), float32
-    mask : array, shape (y, x), int32
-    psf_sigma : float
-        PSF width in pixels, for the growth.
+    image, variance : array, shape (epoch, y, x), float32
+    mask : array, shape (epoch, y, x), int32
+    psf_sigma : sequence of float
+        PSF width of each epoch in pixels, for the growth.
     config : Detection
-    exclude : int
-        Bits whose pixels are searched as if their value were 0.
+    template : (array, array), optional
+        Image and variance, (y, x) float32, that are subtracted and added; nothing when left out.
+    scales : sequence of float, optional
+        Factor for the variance of each epoch; NaN, or left out: none.
+    exclude, reject, edge : int
+        Bits whose pixels are searched as if their difference were 0, do not contribute, are the edge.
 
     Returns
     -------
     Footprints
+    gpucoadd.fallback.Compared
+        What else was seen when the pixels were compared.
     """
-    xp = array_module(image)
-    if exclude:
-        image = xp.where((mask & exclude) != 0, xp.float32(0), image)
-    signs = {"positive": (1.0,), "negative": (-1.0,), "both": (1.0, -1.0)}[config.polarity]
-    limits = _limits(image, config)
-    where, values, spread = _candidates(image, variance, config, limits)
-    found = []
-    for sign in signs:
-        signed = values if sign > 0 else -values
-        hit = signed >= limits * spread
-        if not bool(hit.any()):
-            continue
-        detected = xp.zeros(image.size, dtype=bool)
-        detected[where[hit]] = True
-        footprints = label(detected.reshape(image.shape))
-        keep = footprints.areas() >= max(config.min_pixels, 1)
-        if config.include_multiplier > 1.0:
-            peak = signed[hit] >= limits * config.include_multiplier * spread[hit]
-            keep &= footprints.total(peak) > 0
-        found.append(footprints.select(keep))
-    if not found:
-        return Footprints(xp.zeros(0, dtype=xp.int32), xp.zeros(0, dtype=xp.int32), 0)
-    radius = 0 if config.return_original else growth_radius(psf_sigma, config)
-    return _grow_and_merge(found, image.shape, radius, config)
+    scales = [math.nan] * image.shape[0] if scales is None else scales
+    search = Search(
+        limits=_limits(image, mask, template, config, exclude),
+        in_sigmas=config.threshold_type == "pixel_stdev",
+        peak=config.include_multiplier,
+        exclude=exclude,
+        reject=reject,
+        edge=edge,
+    )
+    compared = primitives.compare(image, variance, mask, template, scales, search)
+    sides = {"positive": (compared.positive, compared.positive_peaks)}
+    sides["negative"] = compared.negative, compared.negative_peaks
+    wanted = ("positive", "negative") if config.polarity == "both" else (config.polarity,)
+    found = [_large_enough(*sides[side], config) for side in wanted]
+    radii = [0 if config.return_original else growth_radius(sigma, config) for sigma in psf_sigma]
+    return _grow_and_merge(found, image.shape, radii, config), compared
 
 
-def _limits(image: Array, config: Detection) -> float:
-    """Threshold in units of what `_candidates` calls the spread."""
+def _large_enough(flags: Flags, peaks: Flags | None, config: Detection) -> Footprints:
+    """Footprints with enough pixels, and a peak if one is asked for."""
+    footprints = label(flags)
+    keep = footprints.areas() >= max(config.min_pixels, 1)
+    if peaks is not None:
+        keep &= footprints.total(primitives.take_flags(peaks, footprints.pixels)) > 0
+    return footprints.select(keep)
+
+
+def _limits(
+    image: Array, mask: Array, template: tuple[Array, Array] | None, config: Detection, exclude: int
+) -> tuple[float, ...]:
+    """Threshold of each epoch, in standard deviations of its pixels or in units of the image."""
     if config.threshold_type in ("pixel_stdev", "value"):
-        return config.threshold
-    xp = array_module(image)
-    ordered = ordered_samples(image, xp.isfinite(image))
-    variance = clipped_statistics(ordered, sigma=3.0, iterations=3)[1]
-    # "variance" is, in LSST too, a multiple of the standard deviation
-    return config.threshold * math.sqrt(max(variance, 0.0)) if not math.isnan(variance) else math.inf
-
-
-def _candidates(image: Array, variance: Array, config: Detection, limit: float) -> tuple[Array, Array, Array]:
-    """
-    Flat indices, values and spreads (float64) of all pixels near or above the limit on either side.
-
-    A float32 comparison with a margin leaves few pixels for the exact one in float64.
-    """
+        return (config.threshold,) * image.shape[0]
     xp = array_module(image)
     with quiet(xp):
-        if config.threshold_type == "pixel_stdev":
-            near = xp.abs(image) >= xp.sqrt(variance) * np.float32(limit * (1 - _MARGIN))
-            near &= variance < np.float32(np.inf)
-        else:
-            near = xp.abs(image) >= np.float32(limit * (1 - _MARGIN))
-        where = xp.flatnonzero(near)
-        values = image.ravel().take(where).astype(xp.float64)
-        if config.threshold_type == "pixel_stdev":
-            spread = xp.sqrt(variance.ravel().take(where).astype(xp.float64))
-        else:
-            spread = xp.ones(where.shape[0])
-    return where, values, spread
+        difference = image if template is None else image - template[0]
+    if exclude:
+        difference = xp.where((mask & exclude) != 0, xp.float32(0), difference)
+    finite = xp.where(xp.isfinite(difference), difference, xp.float32(xp.inf)).reshape(len(image), -1)
+    variances = to_host(primitives.clipped_statistics(finite, sigma=3.0, iterations=3))[:, 1].tolist()
+    # "variance" is, in LSST too, a multiple of the standard deviation
+    return tuple(config.threshold * math.sqrt(max(v, 0.0)) if not math.isnan(v) else math.inf for v in variances)
 
 
-def _grow_and_merge(found: list[Footprints], shape: tuple[int, int], radius: int, config: Detection) -> Footprints:
+def _grow_and_merge(
+    found: list[Footprints], shape: tuple[int, int, int], radii: list[int], config: Detection
+) -> Footprints:
     """Grow each polarity and join what touches; a single polarity is joined only if `combined_grow`."""
-    if len(found) == 1 and radius == 0:
+    if len(found) == 1 and not any(radii):
         return _renumber(found[0])
     if config.polarity != "both" and not config.combined_grow:
-        return _grow_each(found[0], shape, radius, config.isotropic_grow)
-    union = None
-    for footprints in found:
-        grown = primitives.grow(footprints.paint(shape), radius, disc=config.isotropic_grow)
-        union = grown if union is None else union | grown
-    return label(union)
+        return _grow_each(found[0], shape, radii, config.isotropic_grow)
+    grown = [primitives.grow(each.paint(shape), radii, disc=config.isotropic_grow) for each in found]
+    return label(functools.reduce(Flags.union, grown))
 
 
 def _renumber(footprints: Footprints) -> Footprints:
@@ -180,24 +177,25 @@ def _renumber(footprints: Footprints) -> Footprints:
     return Footprints(footprints.pixels, number.take(footprints.labels).astype(xp.int32), int(present.sum()))
 
 
-def _grow_each(footprints: Footprints, shape: tuple[int, int], radius: int, disc: bool) -> Footprints:
+def _grow_each(footprints: Footprints, shape: tuple[int, int, int], radii: list[int], disc: bool) -> Footprints:
     """Grow every footprint by itself, inside the plane; they may then overlap, and stay apart."""
     xp = array_module(footprints.pixels)
-    offsets = [
-        (dy, dx)
-        for dy in range(-radius, radius + 1)
-        for dx in range(-radius, radius + 1)
-        if (dy * dy + dx * dx <= radius * radius if disc else abs(dy) + abs(dx) <= radius)
-    ]
-    y, x = footprints.pixels // shape[1], footprints.pixels % shape[1]
+    _, n_rows, n_columns = shape
+    n_pixels = n_rows * n_columns
+    radius = max(radii)
+    reach = xp.asarray(np.array(radii)).take(footprints.pixels // n_pixels)
+    y, x = footprints.pixels % n_pixels // n_columns, footprints.pixels % n_columns
     keys = []
-    for dy, dx in offsets:
-        inside = xp.flatnonzero((y + dy >= 0) & (y + dy < shape[0]) & (x + dx >= 0) & (x + dx < shape[1]))
-        pixels = (y.take(inside) + dy) * shape[1] + x.take(inside) + dx
-        keys.append(footprints.labels.take(inside).astype(xp.int64) * (shape[0] * shape[1]) + pixels)
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            within = dy * dy + dx * dx <= reach * reach if disc else abs(dy) + abs(dx) <= reach
+            inside = (y + dy >= 0) & (y + dy < n_rows) & (x + dx >= 0) & (x + dx < n_columns)
+            taken = xp.flatnonzero(within & inside)
+            pixels = footprints.pixels.take(taken) + (dy * n_columns + dx)
+            keys.append(footprints.labels.take(taken).astype(xp.int64) * (shape[0] * n_pixels) + pixels)
     unique = xp.unique(xp.concatenate(keys))
-    labels = (unique // (shape[0] * shape[1])).astype(xp.int32)
-    return _renumber(Footprints(unique % (shape[0] * shape[1]), labels, footprints.n_footprints))
+    labels = (unique // (shape[0] * n_pixels)).astype(xp.int32)
+    return _renumber(Footprints(unique % (shape[0] * n_pixels), labels, footprints.n_footprints))
 
 
 class NothingUndetectedError(ValueError):
@@ -243,16 +241,16 @@ def detect_template(
     nothing = xp.zeros(image.shape, dtype=xp.int32)
     if min(image.shape) <= 2 * half:
         return [nothing]
-    smooth = _smooth(image, kernel)
-    smooth_variance = _smooth(variance, kernel * kernel)
+    smooth = primitives.smooth(image, kernel)
+    smooth_variance = primitives.smooth(variance, kernel * kernel)
     inner = (slice(half, image.shape[0] - half), slice(half, image.shape[1] - half))
     value, spread = xp.full(image.shape, xp.nan, dtype=xp.float32), xp.full(image.shape, xp.nan, dtype=xp.float32)
     value[inner], spread[inner] = smooth[inner], smooth_variance[inner]
     scaled = config.threshold * factor
-    footprints = detect(
-        value, spread, nothing, psf_sigma=psf_sigma, config=replace(config, threshold=scaled), exclude=0
+    footprints, _ = detect(
+        value[None], spread[None], nothing[None], psf_sigma=[psf_sigma], config=replace(config, threshold=scaled)
     )
-    if config.reestimate_background and bool(footprints.paint(image.shape)[inner].all()):
+    if config.reestimate_background and bool(footprints.paint((1, *image.shape)).planes()[0][inner].all()):
         raise NothingUndetectedError("the template's footprints cover all of it")
     overlapping = config.polarity != "both" and not config.combined_grow
     return _label_images(footprints, image.shape, overlapping=overlapping)
@@ -281,12 +279,3 @@ def smoothing_kernel(sigma: float, full_width: float) -> np.ndarray:
     offset = np.arange(-half, half + 1)
     kernel = np.exp(-(offset**2) / (2 * sigma**2))
     return kernel / kernel.sum()
-
-
-def _smooth(plane: Array, kernel: np.ndarray) -> Array:
-    """Separable convolution with a symmetric kernel; NaN and inf spread over the kernel and no further."""
-    xp = array_module(plane)
-    weights: Any = xp.asarray(kernel)
-    for axis in (0, 1):
-        plane = ndimage(xp).correlate1d(plane, weights, axis=axis, mode="constant")
-    return plane

@@ -37,6 +37,7 @@ from .masks import MaskSchema
 from .psf import FWHM_PER_SIGMA, adaptive_moments, measure_sigma
 from .sources import Exposure, FitsSource, Pool, quiet
 from .stamps import find_stamp, read_kernel, read_stamp
+from .upload import DeviceSource
 from .writing import read_provenance, write_array, write_kernel, write_mask, write_planes
 
 __all__ = [
@@ -73,7 +74,8 @@ def read_warps(
     """
     Stack of warps whose pixels are read from files when a step asks for them.
 
-    Headers are read, and lengths of files checked, now. Pixels come through ``stack.source.read(epoch, rows)``.
+    Headers are read, and lengths of files checked, now. Pixels come through ``stack.source.read(epoch, rows)``. On
+    their way to a device the bytes of plain afw files go as they are, and everything else is decoded by threads.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def read_warps(
         The PSF-matched twins, found by epoch id. Epochs may lack one; twins without an epoch are left out with a
         warning in the log.
     device : str
-        "auto", "cpu", "cuda" or "cuda:N": where pixels go.
+        "auto", "cpu", "cuda" or "cuda:N": where pixels go. N counts the devices that CUDA_VISIBLE_DEVICES leaves.
     psf_fwhm : float or array-like of shape (epoch,), optional
         FWHM in pixels of the PSF of the stack that artifacts are searched in: the twins if there are any, in the order
         in which the returned ``stack.psf_matched`` has them, else the warps.
@@ -206,12 +208,11 @@ def _read_image(path: str | os.PathLike[str], device: str, recognise: _Recognise
     try:
         found = _describe(os.fspath(path), pool, recognise)
         schema = common_schema([(found.path, found.layout)])
-        source = FitsSource(
-            [found.exposure], [found.layout], schema=schema, shape=found.shape, pool=pool, device=device
-        )
-        image, variance, mask = source.read(0, slice(None))
+        files = FitsSource([found.exposure], [found.layout], schema=schema, shape=found.shape, pool=pool)
+        image, variance, mask = _at(files, device).read(0, slice(None))
         if found.layout.noise == found.layout.image:
-            variance = backend.array_module(image).full_like(image, np.nan)
+            with backend.using(image):
+                variance = backend.array_module(image).full_like(image, np.nan)
         return MaskedImage(image, variance, mask, schema=schema, origin=found.origin, wcs=found.wcs, unit=found.unit)
     finally:
         pool.close()
@@ -224,6 +225,11 @@ def _where(device: str) -> str:
     if device == "auto":
         logger.info("pixels go to %s", chosen)
     return chosen
+
+
+def _at(files: FitsSource, device: str) -> FitsSource | DeviceSource:
+    """`files` as a source of planes on a device that `_where` has named."""
+    return files if device == "cpu" else DeviceSource(files, backend.resolve_device(device)[1])
 
 
 # ------------------------------------------------------------------------------------------------ which files
@@ -455,16 +461,16 @@ def _make_stack(
     psf_matched: WarpStack | None = None,
 ) -> WarpStack:
     exposures, layouts = [warp.exposure for warp in warps], [warp.layout for warp in warps]
-    source = FitsSource(exposures, layouts, schema=schema, shape=first.shape, pool=pool, device=device)
+    files = FitsSource(exposures, layouts, schema=schema, shape=first.shape, pool=pool)
     if psf_fwhm is not None:
         sigma = _checked_fwhm(psf_fwhm, len(warps)) / FWHM_PER_SIGMA
     else:
         sigma = np.array([warp.sigma for warp in warps])
         for epoch, warp in enumerate(warps):
             if measure and np.isnan(warp.sigma):
-                sigma[epoch] = _measured_sigma(warp.path, source, epoch, schema)
+                sigma[epoch] = _measured_sigma(warp.path, files, epoch, schema)
     return WarpStack.from_source(
-        source,
+        _at(files, device),
         schema=schema,
         psf_sigma=sigma,
         epochs=[warp.epoch for warp in warps],
@@ -485,9 +491,9 @@ def _checked_fwhm(psf_fwhm: Any, n_epochs: int) -> np.ndarray:
     return np.broadcast_to(fwhm, (n_epochs,))
 
 
-def _measured_sigma(path: str, source: FitsSource, epoch: int, schema: MaskSchema) -> float:
+def _measured_sigma(path: str, files: FitsSource, epoch: int, schema: MaskSchema) -> float:
     """PSF width from the stars in the pixels."""
-    image, variance, mask = source.read_host(epoch, slice(None))
+    image, variance, mask = files.read(epoch, slice(None))
     bad = (mask & schema.known_bitmask(_NOT_FOR_PSF)) != 0
     sigma, n_stars = measure_sigma(image, bad | ~(variance > 0))
     if n_stars:

@@ -328,6 +328,33 @@ def translate(mask: np.ndarray, layout: Layout, schema: MaskSchema) -> np.ndarra
     # Through int64, so that a negative int16 keeps its sixteenth bit where int32 has it too.
     bits = np.ascontiguousarray(mask).astype(np.int64) & _ALL_BITS
     present = int(np.bitwise_or.reduce(bits, axis=None))
+    if keeps_bits(present, layout, schema):
+        return bits.astype(np.int32)
+    out = np.zeros(bits.shape, np.int32)
+    for source, name in layout.codes:
+        if source & present:
+            out[(bits & source) != 0] |= np.int32(1 << schema.planes[name])
+    return out
+
+
+def keeps_bits(present: int, layout: Layout, schema: MaskSchema) -> bool:
+    """
+    Whether a mask is the same in the bits of `schema` as in those of the file.
+
+    Parameters
+    ----------
+    present : int
+        Bits that are set anywhere in the mask.
+    layout : Layout
+        Says what they mean.
+    schema : MaskSchema
+        Has all planes of `layout`.
+
+    Raises
+    ------
+    ValueError
+        If a bit is set that the file gives no name; the message lacks the file.
+    """
     named = 0
     for source, _ in layout.codes:
         named |= source
@@ -337,13 +364,7 @@ def translate(mask: np.ndarray, layout: Layout, schema: MaskSchema) -> np.ndarra
             f"mask bits {', '.join(map(str, unnamed))} are set but have no name; every bit in use needs its card "
             "(MP_<NAME>), or must be cleared"
         )
-    if all(source == 1 << schema.planes[name] for source, name in layout.codes if source & present):
-        return bits.astype(np.int32)
-    out = np.zeros(bits.shape, np.int32)
-    for source, name in layout.codes:
-        if source & present:
-            out[(bits & source) != 0] |= np.int32(1 << schema.planes[name])
-    return out
+    return all(source == 1 << schema.planes[name] for source, name in layout.codes if source & present)
 
 
 def decode(

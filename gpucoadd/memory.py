@@ -1,21 +1,149 @@
-"""The memory bound: what a coadd needs anyway, and how many decoded epochs may stay in what is left."""
+"""
+The memory bound: what a coadd needs anyway, how many decoded epochs may stay in what is left, and what happens when a
+device is full all the same.
+
+The bound is one of the memory that the pixels are in: the host's, or that of a device.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from .backend import Array
-from .images import PlaneSource, WarpStack
-from .workers import Work
+import numpy as np
+
+from .backend import Array, device_module, device_of, free_bytes, free_memory, out_of_memory, using
+from .images import ArraySource, PlaneSource, WarpStack
+from .reading import Planes, array_planes, together, upload_groups
+from .workers import Work, check_memory, cut
 
 logger = logging.getLogger(__name__)
 
 _BYTES_PER_PIXEL = 12  # image, variance, mask
 _FIXED_BYTES_PER_PIXEL = 150  # the results, and one epoch with what is made of it while it is searched
 _FIXED_BYTES_PER_SAMPLE = 0.7  # flags of every epoch, and its footprints where a few per cent of the pixels are in one
+# Of a device's free memory. Nothing pages there, so all but a reserve for what libraries take unasked and for gaps
+# between arrays; a guess that was too high costs one smaller group, as `in_pieces` has it.
+_DEVICE_SHARE = 0.8
+_LARGEST_GROUP = 2**31 - 1  # samples whose flat indices fit int32
+
+T = TypeVar("T")
+
+
+def stack_device(warps: WarpStack) -> int | None:
+    """Number of the device that the pixels of a stack are given on; None for the host."""
+    source = warps.source
+    return device_of(source.image) if isinstance(source, ArraySource) else getattr(source, "device", None)
+
+
+def memory_bound(memory: int | None, warps: WarpStack) -> int:
+    """
+    The memory bound in bytes: the given number, or 80 % of what is free on the device, or half of the host's memory.
+
+    Raises
+    ------
+    ValueError
+        If the number is not positive.
+    """
+    device = stack_device(warps)
+    return check_memory(memory) if memory is not None or device is None else int(_DEVICE_SHARE * free_bytes(device))
+
+
+def group_size(n_items: int, samples: int, *, bytes_per_sample: float, memory: int) -> int:
+    """
+    How many epochs, or rows, go together.
+
+    Parameters
+    ----------
+    n_items : int
+        All of them.
+    samples : int
+        In each of them.
+    bytes_per_sample : float
+        What work on them takes.
+    memory : int
+        Bytes that it may take.
+
+    Returns
+    -------
+    int
+        From 1 to `n_items`; with less than 2**31 samples together, if more than one.
+    """
+    return max(1, min(n_items, int(memory / (bytes_per_sample * samples)), _LARGEST_GROUP // samples))
+
+
+def in_pieces(
+    run: Callable[[Sequence[slice]], Iterable[T]], total: int, size: int, *, what: str
+) -> Iterator[tuple[slice, T]]:
+    """
+    Work on range(total) piece by piece; with pieces half as large from there on when the device is full.
+
+    Parameters
+    ----------
+    run : callable
+        ``run(pieces)`` gives the results of these pieces one after another. It is called again, with the pieces that
+        are left, after it has raised the device's out-of-memory error: that work is best a generator, which forgets
+        its arrays when it fails. One that reads ahead, as `reading.read_groups`, can go on with it from piece to piece.
+    total : int
+    size : int
+        Of the first pieces.
+    what : str
+        The things that are cut, plural, for messages.
+
+    Yields
+    ------
+    slice, object
+        A piece, and its result. What the caller does with it is not tried again.
+
+    Raises
+    ------
+    MemoryError
+        If the device is full with a piece of 1.
+
+    Examples
+    --------
+    >>> list(in_pieces(lambda pieces: (10 * piece.start for piece in pieces), 5, 2, what="rows"))
+    [(slice(0, 2, None), 0), (slice(2, 4, None), 20), (slice(4, 5, None), 40)]
+    """
+    done = 0
+    while done < total:
+        pieces = [slice(done + piece.start, done + piece.stop) for piece in cut(total - done, size)]
+        results = iter(run(pieces))
+        try:
+            for piece in pieces:
+                result = next(results)
+                done = piece.stop
+                yield piece, result
+                del result  # as large as the next may be
+        except out_of_memory() as error:
+            size = _halved(piece.stop - piece.start, what, error)
+        else:
+            return
+        free_memory()  # not before the error, whose traceback holds arrays, is gone
+
+
+def at_most(allocate: Callable[[int], T], size: int, *, what: str) -> T:
+    """``allocate(size)``, or with half of it, and so on, while the device is full; as `in_pieces` otherwise."""
+    while True:
+        try:
+            return allocate(size)
+        except out_of_memory() as error:
+            size = _halved(size, what, error)
+        free_memory()
+
+
+def _halved(size: int, what: str, error: BaseException) -> int:
+    if size <= 1:
+        raise MemoryError(
+            f"the device is out of memory even with 1 of the {what} at a time; end other programs on it (nvidia-smi "
+            "lists them), use a device with more memory, or device='cpu'"
+        ) from error
+    logger.warning("the device is out of memory with %d %s at a time; going on with %d", size, what, size // 2)
+    return size // 2
 
 
 class _Kept:
@@ -48,7 +176,7 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
 
     The bound holds for all but the interpreter and inputs in memory. What is left after the results and one epoch
     at work goes, one half to decoded epochs, the matched first since they are needed most often, the other to the
-    work; the `Work` given back says how much.
+    work; the `Work` given back says how much. On a device those epochs are read now, and the others again and again.
     """
     matched = warps if warps.psf_matched is None else warps.psf_matched
     n_epochs, n_rows, n_columns = warps.shape
@@ -69,14 +197,24 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
         return
     room = work.memory // 2 // (_BYTES_PER_PIXEL * n_rows * n_columns)
     matched_room = min(room, matched.shape[0])
-    kept_matched = _with_source(matched, matched_room)
-    kept_direct = kept_matched if matched is warps else _with_source(warps, room - matched_room)
+    kept_matched = _keep(matched, matched_room, work)
+    kept_direct = kept_matched if matched is warps else _keep(warps, room - matched_room, work)
     yield kept_direct, kept_matched, work._replace(memory=work.memory // 2)
 
 
-def _with_source(warps: WarpStack, n_epochs: int) -> WarpStack:
+def _keep(warps: WarpStack, n_epochs: int, work: Work) -> WarpStack:
+    """The stack, which keeps so many of its epochs in memory."""
+    source: PlaneSource
+    if warps.source.in_memory:
+        return warps
+    if stack_device(warps) is None:
+        source = _Kept(warps.source, n_epochs)
+    elif n_epochs < 1:
+        return warps
+    else:
+        source = _resident(warps.source, min(n_epochs, warps.shape[0]), work)
     return WarpStack.from_source(
-        _Kept(warps.source, n_epochs),
+        source,
         schema=warps.schema,
         psf_sigma=warps.psf_sigma,
         epochs=warps.epochs,
@@ -85,3 +223,68 @@ def _with_source(warps: WarpStack, n_epochs: int) -> WarpStack:
         unit=warps.unit,
         inputs=warps.inputs,
     )
+
+
+def _resident(source: Any, n_epochs: int, work: Work) -> PlaneSource:
+    """A source on a device whose first epochs are there: all of them if they fit, and then it is in memory."""
+    shape = source.shape[1:]
+
+    def allocate(n: int) -> Planes:
+        xp = device_module()
+        return tuple(xp.empty((n, *shape), dtype=dtype) for dtype in (np.float32, np.float32, np.int32))  # type: ignore
+
+    with using(source.device):
+        planes = at_most(allocate, n_epochs, what="epochs")
+        n_epochs = planes[0].shape[0]
+        rows = slice(0, shape[0])
+        groups = (([epoch], rows, tuple(plane[epoch : epoch + 1] for plane in planes)) for epoch in range(n_epochs))
+        for done, _ in enumerate(upload_groups(source, groups, work.threads, ahead=work.threads)):
+            work.progress("reading", done + 1, n_epochs)
+    kept = ArraySource(*planes)
+    return kept if n_epochs == source.shape[0] else _PartlyResident(kept, source)
+
+
+class _PartlyResident:
+    """A source on a device whose first epochs are there; the others come from elsewhere whenever they are read."""
+
+    in_memory = False
+
+    def __init__(self, kept: ArraySource, rest: Any) -> None:
+        self.shape, self.device = rest.shape, rest.device
+        self._kept, self._rest, self._n_kept = kept, rest, kept.shape[0]
+
+    def read(self, epoch: int, rows: slice) -> Planes:
+        return (self._kept if epoch < self._n_kept else self._rest).read(epoch, rows)
+
+    def start(self, epochs: Sequence[int], rows: slice, submit: Any, out: None = None) -> _Joined:
+        """As `upload.DeviceSource.start`, but for `out`."""
+        joined = _Joined()
+        try:
+            for is_kept, run in itertools.groupby(epochs, key=lambda epoch: epoch < self._n_kept):
+                some = list(run)
+                part = array_planes(self._kept, some, rows) if is_kept else self._rest.start(some, rows, submit)
+                joined.parts.append(part)
+        except BaseException:
+            joined.abandon()
+            raise
+        return joined
+
+
+class _Joined:
+    """Planes that are there, and transfers, as one `upload.Transfer`."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+    def finish(self) -> Planes:
+        try:
+            planes = [part if isinstance(part, tuple) else part.finish() for part in self.parts]
+        except BaseException:
+            self.abandon()
+            raise
+        return together(planes)
+
+    def abandon(self) -> None:
+        for part in self.parts:
+            if not isinstance(part, tuple):
+                part.abandon()

@@ -8,12 +8,13 @@ views of one image that its decorrelation writes to; what one cell leaves in a b
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, quiet
+from .backend import Array, array_module, quiet, twin
 from .cells import CellGrid
 from .images import Frozen, MaskedImage
 
@@ -121,7 +122,7 @@ class Mosaic:
             If the box is not inside the image, shapes do not fit it, or the mosaic is finished.
         """
         planes = {"image": image, "variance": variance} | ({} if mask is None else {"mask": mask})
-        xp = array_module(mosaic=self._image, **planes)
+        array_module(mosaic=self._image, **planes)
         window = self._window(box)
         shape = self._image[window].shape
         for name, plane in planes.items():
@@ -133,28 +134,57 @@ class Mosaic:
             if self._mask is None:
                 self._mask = self._parent.mask.copy()
             self._mask[window] |= mask
-        with quiet(xp):
-            self.merge(window, image, variance, all_valid=all_valid)
+        self.merge(
+            np.array([[window[1].start, window[0].start, shape[1], shape[0]]]),
+            image[None],
+            variance[None],
+            all_valid=np.array([all_valid]),
+        )
 
-    def merge(self, window: tuple[slice, slice], image: Array, variance: Array, *, all_valid: bool = False) -> None:
-        """As `add`, for rows and columns from the corner of the image; what is given is not checked."""
-        valid = None
-        if not all_valid:
-            xp = array_module(image)
-            valid = ~xp.isnan(image * variance)
-            if is_host(xp) and valid.all():  # a device would be waited for
-                valid = None
-        for target, plane in ((self._image[window], image), (self._variance[window], variance)):
-            if self._reduce == "copy":
-                target[...] = plane if valid is None else xp.where(valid, plane, target)
-            else:
-                target += plane if valid is None else xp.where(valid, plane, 0)
-        if self._count is not None:
-            if self._n_cells == _MANY:
-                self._count = self._count.astype("int32")
-            count = self._count[window]
-            count += 1 if valid is None else valid
-        self._n_cells += 1
+    def merge(
+        self,
+        boxes: np.ndarray,
+        images: Array,
+        variances: Array,
+        *,
+        corners: np.ndarray | None = None,
+        planes: np.ndarray | None = None,
+        all_valid: np.ndarray | None = None,
+    ) -> None:
+        """
+        Merge many cells in their order, as if `add` were called for each; on a device with one launch.
+
+        What is given is not checked.
+
+        Parameters
+        ----------
+        boxes : numpy.ndarray, shape (m, 4), int
+            x0, y0, width, height from the corner of the image.
+        images, variances : array, shape (n, h, w), float
+        corners : numpy.ndarray, shape (m, 2), int, optional
+            (y, x) of a cell's first pixel there; (0, 0) when left out.
+        planes : numpy.ndarray, shape (m,), int, optional
+            In which of the n planes a cell is; when left out, cells and planes go in pairs.
+        all_valid : numpy.ndarray, shape (m,), bool, optional
+            Cells whose pixels are all known to be valid.
+        """
+        if len(boxes) == 0:
+            return
+        self._n_cells += len(boxes)
+        if self._count is not None and self._n_cells > _MANY:
+            self._count = self._count.astype("int32", copy=False)
+        twins = importlib.import_module(".cells", twin(images).__name__)
+        with quiet(array_module(images)):
+            twins.merge_cells(
+                (self._image, self._variance, self._count),
+                boxes,
+                images,
+                variances,
+                corners=np.zeros((len(boxes), 2), int) if corners is None else corners,
+                planes=np.arange(len(boxes)) if planes is None else planes,
+                copy=self._reduce == "copy",
+                all_valid=all_valid,
+            )
 
     def finish(self) -> MaskedImage:
         """

@@ -1,10 +1,54 @@
-"""Yes-or-no planes of every epoch, kept as bits: an eighth of the memory of bool arrays."""
+"""
+Yes-or-no planes of several epochs.
+
+`Flags` is what a step works on: bool planes on the host, which NumPy is quickest with, and packed words on a device.
+`BitPlanes` keeps them for all epochs, packed on either: an eighth of the memory of bool.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from .backend import Array, array_module
+import numpy as np
+
+from .backend import Array, array_module, is_host, twin
+
+WORD = 32  # pixels of a row in one word; bit i of word j is column 32 * j + i, bits beyond the last column are 0
+
+
+def n_words(n_columns: int) -> int:
+    """Words of one packed row."""
+    return -(-n_columns // WORD)
+
+
+class Flags(NamedTuple):
+    """
+    Yes-or-no planes of a group of epochs.
+
+    `data` is (epoch, y, x) bool on the host, and (epoch, y, word) uint32 on a device.
+    """
+
+    data: Array
+    n_columns: int
+
+    @classmethod
+    def of(cls, planes: Array) -> Flags:
+        """From (epoch, y, x) bool."""
+        return cls(twin(planes).as_flags(planes), planes.shape[2])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(epoch, y, x)."""
+        return (*self.data.shape[:2], self.n_columns)
+
+    def planes(self) -> Array:
+        """(epoch, y, x) bool."""
+        return twin(self.data).as_planes(self.data, self.n_columns)
+
+    def union(self, other: Flags) -> Flags:
+        """What is set in either."""
+        return Flags(self.data | other.data, self.n_columns)
 
 
 class BitPlanes:
@@ -15,52 +59,53 @@ class BitPlanes:
     ----------
     shape : (int, int, int)
         (epoch, y, x).
+    xp : module
+        NumPy or CuPy: where they live.
+
+    Attributes
+    ----------
+    words : array, shape (epoch, y, word), uint32
+        Packed as `WORD` says. Nothing is set at first.
     """
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, int, int], xp: Any) -> None:
         self.shape = shape
-        self._packed: list[Array | None] = [None] * shape[0]
-        self._xp: Any = None
+        self.words = xp.zeros((*shape[:2], n_words(shape[2])), dtype=xp.uint32)
+        self._is_empty = [True] * shape[0]
 
-    def set_plane(self, epoch: int, plane: Array) -> None:
-        """Keep a (y, x) bool plane for `epoch`."""
-        self._xp = array_module(plane)
-        self._packed[epoch] = self._pack(plane) if bool(plane.any()) else None
+    def set_planes(self, epochs: Sequence[int], flags: Flags) -> None:
+        """Keep `flags` for some epochs."""
+        xp = array_module(self.words, flags.data)
+        if not is_host(xp):
+            self.words[xp.asarray(np.array(epochs))] = twin(flags.data).as_words(flags.data)
+        for epoch, plane in zip(epochs, flags.data, strict=True):
+            # a look at every plane costs little on the host and saves much; on a device one would have to wait
+            if is_host(xp) and not plane.any():
+                continue
+            if is_host(xp):
+                self.words[epoch] = twin(plane).as_words(plane[None])[0]
+            self._is_empty[epoch] = False
 
-    def _pack(self, plane: Array) -> Array:
-        """Rows as bytes; each row begins with a fresh byte so that bands can be unpacked alone."""
-        _, n_rows, n_columns = self.shape
-        width = -(-n_columns // 8) * 8
-        if width != n_columns:
-            padded = self._xp.zeros((n_rows, width), dtype=bool)
-            padded[:, :n_columns] = plane
-            plane = padded
-        return self._xp.packbits(plane.ravel()).reshape(n_rows, width // 8)
+    def fill(self, epoch: int) -> None:
+        """Set all pixels of `epoch`."""
+        xp = array_module(self.words)
+        self.set_planes([epoch], Flags.of(xp.ones((1, *self.shape[1:]), dtype=bool)))
 
-    def any(self, epoch: int) -> bool:
-        """Whether `epoch` has a flag set."""
-        return self._packed[epoch] is not None
+    def is_empty(self, epoch: int) -> bool:
+        """Whether `epoch` surely has no flag set; on a device, whether it was never given any."""
+        return self._is_empty[epoch]
 
-    def plane(self, epoch: int, rows: slice | None = None) -> Array:
-        """(y, x) bool plane of `epoch`, or some rows of it."""
-        _, n_rows, n_columns = self.shape
-        rows = rows or slice(0, n_rows)
-        packed = self._packed[epoch]
-        n = rows.stop - rows.start
-        if packed is None:
-            return self._module().zeros((n, n_columns), dtype=bool)
-        bits = self._xp.unpackbits(packed[rows].ravel()).reshape(n, -1)
-        return bits[:, :n_columns].astype(bool)
+    def plane(self, epoch: int) -> Array:
+        """(y, x) bool plane of `epoch`."""
+        return self._planes(self.words[epoch : epoch + 1])[0]
 
     def all_planes(self) -> Array:
         """(epoch, y, x) bool."""
-        xp = self._module()
-        out = xp.empty(self.shape, dtype=bool)
-        for epoch in range(self.shape[0]):
-            out[epoch] = self.plane(epoch)
-        return out
+        return self._planes(self.words)
 
-    def _module(self) -> Any:
-        if self._xp is None:
-            raise RuntimeError("no plane has been set yet")
-        return self._xp
+    def any_plane(self) -> Array:
+        """(y, x) bool: set in any epoch."""
+        return self._planes(twin(self.words).any_flag(self.words)[None])[0]
+
+    def _planes(self, words: Array) -> Array:
+        return twin(words).unpack(words, self.shape[2])

@@ -7,10 +7,18 @@ Each function checks its input and calls the twin that fits the arrays
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from .backend import Array, twin
+import numpy as np
+
+from .backend import Array, array_module, twin
+from .fallback import Compared, Search
 from .images import check_dtype
+from .planes import Flags
+
+if TYPE_CHECKING:
+    from .background import RowSplines
 
 
 def stack_statistics(
@@ -36,50 +44,341 @@ def stack_statistics(
     return twin(image).stack_statistics(image, variance, mask, weights, rules)
 
 
-def label(detected: Array) -> tuple[Array, Array, int]:
+def stacking_masks(
+    mask: Array, edits: Sequence[tuple[Array, int, int]], reject: int, removed: int, *, online: bool
+) -> tuple[Array, Array]:
     """
-    8-connected footprints of one plane.
+    Copy of the masks after the edits and without some bits, and in how many epochs a pixel has no bit of `reject`.
 
     Parameters
     ----------
-    detected : array, shape (y, x), bool
+    mask : array, shape (epoch, y, x), int32
+    edits : sequence of (array, int, int)
+        Packed flags (epoch, y, word) uint32, as `BitPlanes.words`; where one is set, the mask becomes
+        ``mask & keep | add``. In order.
+    reject : int
+    removed : int
+        Bits that are taken away: before pixels are counted if `online`, else after it.
+    online : bool
 
     Returns
     -------
-    pixels : array, shape (n,), int32, or int64 for a plane of 2**31 pixels or more
-        Flat indices of the detected pixels, ascending.
-    labels : array, shape (n,), int32
-        Footprint of each of them, 1, 2, ... in raster order of the footprints' first pixels.
-    n_footprints : int
+    masks : array, shape (epoch, y, x), int32
+    n_image : array, shape (y, x), int32
     """
-    check_dtype("detected", detected, ("bool",))
-    return twin(detected).label(detected)
+    return twin(mask).stacking_masks(mask, edits, reject, removed, online)
 
 
-def grow(detected: Array, radius: int, *, disc: bool = True) -> Array:
+def compare(
+    image: Array,
+    variance: Array,
+    mask: Array,
+    template: tuple[Array, Array] | None,
+    scales: Sequence[float],
+    search: Search,
+) -> Compared:
     """
-    Every pixel within `radius` of a detected one, inside the plane.
+    Significant pixels of a group of epochs, with what is known about them on the way.
 
     Parameters
     ----------
-    detected : array, shape (y, x), bool
-    radius : int
-        In pixels; 0 gives a copy.
+    image, variance : array, shape (epoch, y, x), float32
+    mask : array, shape (epoch, y, x), int32
+    template : (array, array) or None
+        Image and variance of the static sky, (y, x) float32; None: the image is the difference already.
+    scales : sequence of float
+        Factor for the variance of each epoch; NaN: none.
+    search : gpucoadd.fallback.Search
+        Thresholds and bits.
+
+    Returns
+    -------
+    gpucoadd.fallback.Compared
+        With `Flags` in it.
+    """
+    found = twin(image).compare(image, variance, mask, template, scales, search)
+    *flags, n_good = found
+    return Compared(*(None if data is None else Flags(data, image.shape[2]) for data in flags), n_good)
+
+
+def smooth(plane: Array, weights: np.ndarray) -> Array:
+    """
+    Convolution with a symmetric kernel along both axes.
+
+    Parameters
+    ----------
+    plane : array, shape (y, x), float32
+        0 beyond its edges; NaN and inf spread over the kernel and no further.
+    weights : numpy.ndarray, shape (n,), float64
+        n odd.
+
+    Returns
+    -------
+    array, shape (y, x), float32
+    """
+    check_dtype("plane", plane, ("float32",))
+    if len(weights) % 2 == 0 or (weights != weights[::-1]).any():
+        raise ValueError(f"weights must be an odd number of symmetric ones, got {len(weights)}")
+    return twin(plane).smooth(plane, weights)
+
+
+def label(flags: Flags) -> tuple[Array, Array, int]:
+    """
+    8-connected footprints of each epoch.
+
+    Parameters
+    ----------
+    flags : Flags
+
+    Returns
+    -------
+    pixels : array, shape (n,), int32, or int64 for a group of 2**31 pixels or more
+        Flat (epoch, y, x) indices of the detected pixels, ascending.
+    labels : array, shape (n,), int32
+        Footprint of each of them, 1, 2, ... in raster order of the footprints' first pixels.
+    n_footprints : int
+
+    Notes
+    -----
+    Waits for the device twice: for the number of pixels, and of footprints.
+    """
+    return twin(flags.data).label(flags.data, flags.n_columns)
+
+
+def grow(flags: Flags, radii: Sequence[int], *, disc: bool = True) -> Flags:
+    """
+    Every pixel within a radius of a detected one of its epoch, inside the plane.
+
+    Parameters
+    ----------
+    flags : Flags
+    radii : sequence of int
+        Of each epoch, in pixels; 0 changes nothing.
     disc : bool
         Disc ``dx**2 + dy**2 <= radius**2``, or the diamond ``|dx| + |dy| <= radius``.
 
     Returns
     -------
-    array, shape (y, x), bool
+    Flags
 
     Raises
     ------
-    TypeError
-        If `detected` is not bool.
     ValueError
-        If `radius` is negative.
+        If a radius is negative, or their number is not that of the epochs.
     """
-    check_dtype("detected", detected, ("bool",))
-    if radius < 0:
-        raise ValueError(f"radius must be 0 or more, got {radius}")
-    return twin(detected).grow(detected, int(radius), disc)
+    if len(radii) != flags.shape[0] or min(radii) < 0:
+        raise ValueError(
+            f"radii must be {flags.shape[0]} whole numbers, one per epoch, each 0 or more; got {list(radii)}"
+        )
+    return Flags(twin(flags.data).grow(flags.data, flags.n_columns, list(radii), disc), flags.n_columns)
+
+
+def paint(pixels: Array, shape: tuple[int, int, int]) -> Flags:
+    """Flags of the given flat indices, (n,) int, into (epoch, y, x)."""
+    return Flags(twin(pixels).paint(pixels, shape), shape[2])
+
+
+def take_flags(flags: Flags, pixels: Array) -> Array:
+    """Bool (n,): the flag at each of the flat (epoch, y, x) indices `pixels`, (n,) int."""
+    return twin(pixels).take_flags(flags.data, pixels, flags.n_columns)
+
+
+def add_flags(flags: Flags, out: Array) -> None:
+    """Add to `out`, (y, x) int32, in how many epochs each pixel is set."""
+    check_dtype("out", out, ("int32",))
+    twin(flags.data).add_flags(flags.data, out)
+
+
+def count_by_label(labels: Array, n: int, flags: Array | None = None) -> Array:
+    """
+    Pixels of each footprint.
+
+    Parameters
+    ----------
+    labels : array, shape (m,), int32
+        From 0 to `n`.
+    n : int
+    flags : array, shape (m,), bool, optional
+        Count only where it is set.
+
+    Returns
+    -------
+    array, shape (n + 1,), int
+    """
+    return twin(labels).count_by_label(labels, n, flags)
+
+
+def sum_by_label(labels: Array, n: int, values: Array) -> Array:
+    """Sums of `values`, (m,) int32, over the pixels of each footprint; int64 (n + 1,). As `count_by_label`."""
+    array_module(labels=labels, values=values)
+    return twin(labels).sum_by_label(labels, n, values)
+
+
+def same_under(labels: Array, n: int, under: Array) -> Array:
+    """
+    The one value that `under`, (m,) int32, 0 or more, has over all pixels of each footprint; int32 (n + 1,).
+
+    0 where the values differ or the footprint has no pixel. As `count_by_label`.
+    """
+    array_module(labels=labels, under=under)
+    return twin(labels).same_under(labels, n, under)
+
+
+def samples(planes: Array, masks: Array, bits: int) -> Array:
+    """
+    The values that count in a statistic of their plane.
+
+    Parameters
+    ----------
+    planes : array, shape (k, y, x), float32
+    masks : array, shape (k, y, x), int32
+    bits : int
+        Pixels that have one of them do not count.
+
+    Returns
+    -------
+    array, shape (k, y * x), float32
+        The value where it is finite and its pixel has none of `bits`; +inf elsewhere.
+    """
+    return twin(planes).samples(planes, masks, bits)
+
+
+def all_nan(planes: Array) -> Array:
+    """Which of (k, y, x) float32 planes have nothing but NaN; (k,) bool or int32."""
+    return twin(planes).all_nan(planes)
+
+
+def quantiles(samples: Array, fractions: Sequence[float]) -> tuple[Array, Array]:
+    """
+    Linear quantiles of k samples (NumPy's default method).
+
+    Parameters
+    ----------
+    samples : array, shape (k, n), float32
+        Those that are finite count.
+    fractions : sequence of float
+        One to three, each from 0 to 1.
+
+    Returns
+    -------
+    quantiles : array, shape (k, len(fractions)), float64
+        NaN where nothing counts.
+    n_samples : array, shape (k,), int32
+        How many count.
+    """
+    return twin(samples).quantiles(samples, fractions)
+
+
+def clipped_statistics(samples: Array, *, sigma: float, iterations: int) -> Array:
+    """
+    Mean, de-biased variance and number of the samples that stay after clipping, for k samples.
+
+    Parameters
+    ----------
+    samples : array, shape (k, n), float32
+        Those that are finite count.
+    sigma : float
+        Half width of the clip in standard deviations.
+    iterations : int
+        Rounds, as `gpucoadd.clipping.clipped_statistics` explains.
+
+    Returns
+    -------
+    array, shape (k, 3), float64
+        NaN, NaN, 0 where nothing stays.
+    """
+    return twin(samples).clipped_statistics(samples, sigma=sigma, iterations=iterations)
+
+
+def clipped_means(planes: Array, masks: Array, bits: int, *, sigma: float, iterations: int) -> Array:
+    """The first column of `clipped_statistics` of ``samples(planes, masks, bits)``; (k,) float64."""
+    return twin(planes).clipped_means(planes, masks, bits, sigma=sigma, iterations=iterations)
+
+
+def cell_means(
+    images: Array, masks: Array, bits: int, *, y_edges: np.ndarray, x_edges: np.ndarray, sigma: float, iterations: int
+) -> Array:
+    """
+    Clipped mean of every cell of k planes.
+
+    Parameters
+    ----------
+    images : array, shape (k, y, x), float32
+    masks : array, shape (k, y, x), int32
+    bits : int
+        Pixels that have one of them do not count, nor do values that are not finite.
+    y_edges, x_edges : numpy.ndarray, shape (cells + 1,), int
+        First pixels of the cells along an axis, and its end.
+    sigma, iterations
+        As in `clipped_statistics`.
+
+    Returns
+    -------
+    array, shape (k, cell y, cell x), float64
+        NaN where nothing stays.
+    """
+    means = twin(images).cell_means
+    return means(images, masks, bits, y_edges=y_edges, x_edges=x_edges, sigma=sigma, iterations=iterations)
+
+
+def background_level(splines: RowSplines) -> Array:
+    """The background of k epochs at every pixel, (k, y, x) float32; NaN where no cell was measured."""
+    return twin(splines.coefficients).background_level(splines)
+
+
+def background_residual(image: Array, variance: Array, mask: Array, splines: RowSplines, bits: int) -> Array:
+    """
+    What stands above the background of k epochs, in standard deviations of the variance plane.
+
+    Parameters
+    ----------
+    image, variance : array, shape (k, y, x), float32
+    mask : array, shape (k, y, x), int32
+    splines : RowSplines
+        Of these epochs, from `gpucoadd.background.row_coefficients`.
+    bits : int
+        Pixels that have one of them do not count.
+
+    Returns
+    -------
+    array, shape (k, y * x), float32
+        ``(image - background) / sqrt(variance)`` where the pixel has none of `bits`, a finite numerator and a positive
+        finite variance; +inf elsewhere.
+    """
+    return twin(image).background_residual(image, variance, mask, splines, bits)
+
+
+def fill_bad_runs(
+    image: Array,
+    variance: Array,
+    mask: Array,
+    *,
+    no_data: int,
+    interpolated: int,
+    fallback: Any,
+    fallback_at_edge: bool,
+    transpose: bool,
+) -> tuple[Array, Array, Array]:
+    """
+    Image and variance with the runs of bad pixels filled, and the mask that says so.
+
+    Parameters
+    ----------
+    image, variance : array, shape (y, x), float32
+    mask : array, shape (y, x), int32
+    no_data, interpolated : int
+        Bits: which pixels are bad, and what is set on them besides.
+    fallback : float, or array of one element
+        Level of pixels too far from any good one.
+    fallback_at_edge : bool
+        Whether such a level is given to all of a border run but the pixels nearest the good data.
+    transpose : bool
+        Runs lie along columns, not rows.
+
+    Returns
+    -------
+    image, variance, mask : array
+        New arrays; the variance is +inf wherever it is not positive.
+    """
+    fill = twin(image).fill_bad_runs
+    return fill(image, variance, mask, no_data, interpolated, fallback, fallback_at_edge, transpose)

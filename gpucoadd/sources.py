@@ -1,6 +1,8 @@
 """
 FITS files as a source of planes: opened when asked, read band by band, from several threads.
 
+Planes come as NumPy arrays; `upload` brings them to a device, where it can without decoding them here.
+
 Why files are checked against their own headers first: a truncated file makes astropy warn and give zeros, hours
 before anyone looks at the coadd.
 """
@@ -19,8 +21,8 @@ import warnings
 import weakref
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -28,8 +30,7 @@ from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import FITSFixedWarning
 
-from . import backend
-from .layouts import Layout, Plane, decode
+from .layouts import Layout, Plane, decode, keeps_bits
 from .masks import MaskSchema
 
 _BLOCK = 2880
@@ -109,22 +110,22 @@ def _data_size(values: dict[str, int]) -> int:
 
 
 class OpenFile:
-    """One open FITS file: `hdus` and the stream they are read from."""
+    """One open FITS file: `hdus` and the `stream` they are read from."""
 
     def __init__(self, path: str) -> None:
-        self._stream = _open_stream(path)
+        self.stream = _open_stream(path)
         try:
-            check_length(self._stream, path)
-            self._stream.seek(0)
+            check_length(self.stream, path)
+            self.stream.seek(0)
             self.hdus = self._open(path)
         except BaseException:
-            self._stream.close()
+            self.stream.close()
             raise
 
     def _open(self, path: str) -> Any:
         try:
             with quiet():
-                hdus = fits.open(self._stream, memmap=False)
+                hdus = fits.open(self.stream, memmap=False)
                 for hdu in hdus:  # all headers now, while warnings are held back
                     hdu.header.get("EXTNAME")
                 return hdus
@@ -134,7 +135,7 @@ class OpenFile:
     def close(self) -> None:
         with contextlib.suppress(Exception):  # nothing was written, so nothing can be lost
             self.hdus.close()
-        self._stream.close()
+        self.stream.close()
 
 
 def _open_stream(path: str) -> BinaryIO:
@@ -232,6 +233,22 @@ def _close_all(exposures: OrderedDict[int, Exposure]) -> None:
     exposures.clear()
 
 
+Fill = Callable[[int, np.ndarray], None]  # (first item, flat array to be filled with the items from there on)
+
+
+class RawPlanes(NamedTuple):
+    """
+    Rows of an exposure whose numbers are those of the file but for their byte order, while its files are held.
+
+    `image` and `variance` write float32 with the highest byte first under a native dtype; `mask`, of dtype big-endian
+    int32, has the bits of the stack's schema.
+    """
+
+    image: Fill
+    variance: Fill
+    mask: np.ndarray
+
+
 class FitsSource:
     """
     Planes of a stack that are read from FITS files when asked for.
@@ -250,8 +267,6 @@ class FitsSource:
         (y, x) of every epoch.
     pool : Pool
         Keeps files open.
-    device : str
-        Where planes go, as in `backend.resolve_device`.
 
     Attributes
     ----------
@@ -273,16 +288,15 @@ class FitsSource:
         schema: MaskSchema,
         shape: tuple[int, int],
         pool: Pool,
-        device: str,
     ) -> None:
         self.shape = (len(exposures), *shape)
         self.seconds_reading = 0.0
         self._exposures, self._layouts = tuple(exposures), tuple(layouts)
-        self._schema, self._pool, self._device = schema, pool, device
+        self._schema, self._pool = schema, pool
         self._clock = threading.Lock()
         self._reading, self._began = 0, 0.0
 
-    def read(self, epoch: int, rows: slice) -> tuple[backend.Array, backend.Array, backend.Array]:
+    def read(self, epoch: int, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
         Image, variance (float32) and mask (int32) of some rows of one epoch.
 
@@ -297,25 +311,14 @@ class FitsSource:
 
         Returns
         -------
-        array, array, array, each of shape (rows, x)
-            On the source's device.
+        numpy.ndarray, numpy.ndarray, numpy.ndarray, each of shape (rows, x)
 
         Raises
         ------
         ValueError
             If the pixels cannot be decoded, or a mask bit has no name; names the file.
         """
-        image, variance, mask = self.read_host(epoch, rows)
-        if self._device == "cpu":
-            return image, variance, mask
-        return tuple(backend.to_device(plane, self._device) for plane in (image, variance, mask))  # type: ignore
-
-    def read_host(self, epoch: int, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `read`, but always NumPy arrays."""
-        start, stop, step = rows.indices(self.shape[1])
-        if step != 1:
-            raise ValueError(f"rows must be a slice of step 1, got {rows}")
-        stop = max(start, stop)
+        start, stop = self.span(rows)
         if start == stop:
             empty = (0, self.shape[2])
             return np.empty(empty, np.float32), np.empty(empty, np.float32), np.empty(empty, np.int32)
@@ -331,6 +334,47 @@ class FitsSource:
                 return decode(image, noise, mask, layout, self._schema)
             except ValueError as error:
                 raise ValueError(f"{exposure.paths[0]}: {error}") from None
+
+    @contextlib.contextmanager
+    def raw(self, epoch: int, rows: slice) -> Iterator[RawPlanes | None]:
+        """
+        The same planes as bytes of the file, where decoding would do no more than swap them; None elsewhere.
+
+        No other thread can read the exposure inside this context.
+
+        Raises
+        ------
+        ValueError
+            As from `read`; what `RawPlanes` are asked for may raise it too.
+        """
+        start, stop = self.span(rows)
+        exposure, layout = self._exposures[epoch], self._layouts[epoch]
+        with self._timed(), self._pool.using(exposure) as files:
+            yield self._raw(exposure, layout, files, start, stop)
+
+    def _raw(self, exposure: Exposure, layout: Layout, files: Sequence[Any], start: int, stop: int) -> RawPlanes | None:
+        if start == stop or layout.mask is None or not layout.complete or layout.noise_is != "variance":
+            return None
+        kinds = ((layout.image, -32), (layout.noise, -32), (layout.mask, 32))
+        if not all(_is_plain(files[plane.file][plane.hdu], bitpix, self.shape[1:]) for plane, bitpix in kinds):
+            return None
+        image, variance, fill_mask = (
+            _fill(exposure, plane, files[plane.file][plane.hdu], start * self.shape[2]) for plane, _ in kinds
+        )
+        mask = np.empty((stop - start, self.shape[2]), dtype=">i4")
+        fill_mask(0, mask.reshape(-1))
+        present = int(np.bitwise_or.reduce(mask, axis=None)) & 0xFFFFFFFF
+        try:
+            return RawPlanes(image, variance, mask) if keeps_bits(present, layout, self._schema) else None
+        except ValueError as error:
+            raise ValueError(f"{exposure.paths[0]}: {error}") from None
+
+    def span(self, rows: slice) -> tuple[int, int]:
+        """First row of a slice, and the row behind its last; ValueError if its step is not 1."""
+        start, stop, step = rows.indices(self.shape[1])
+        if step != 1:
+            raise ValueError(f"rows must be a slice of step 1, got {rows}")
+        return start, max(start, stop)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -350,6 +394,32 @@ class FitsSource:
     def close(self) -> None:
         """Close the files, when no thread is reading; reading opens them again."""
         self._pool.close()
+
+
+def _is_plain(hdu: Any, bitpix: int, shape: tuple[int, ...]) -> bool:
+    """Whether the pixels are in the file as numbers of that kind, neither compressed nor scaled."""
+    return (
+        isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU))
+        and not isinstance(hdu, fits.CompImageHDU)
+        and hdu.header.get("BITPIX") == bitpix
+        and not any(card in hdu.header for card in ("BSCALE", "BZERO", "BLANK"))
+        and hdu.shape == tuple(shape)
+    )
+
+
+def _fill(exposure: Exposure, plane: Plane, hdu: Any, first: int) -> Fill:
+    """What reads the bytes of a plain HDU, from its item number `first` on."""
+    stream, offset = exposure.files[plane.file].stream, hdu.fileinfo()["datLoc"]
+
+    def fill(start: int, part: np.ndarray) -> None:
+        stream.seek(offset + (first + start) * part.itemsize)
+        if stream.readinto(part.view(np.uint8)) != part.nbytes:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"{exposure.paths[plane.file]}: the pixels of {plane.name} cannot be decoded (the file ends before "
+                "them); the file is damaged, fetch it again"
+            )
+
+    return fill
 
 
 def _section(files: Sequence[Any], exposure: Exposure, plane: Plane, start: int, stop: int) -> np.ndarray:

@@ -2,17 +2,19 @@
 Fourier transforms of kernels, and the corrections made of them.
 
 A kernel of twenty pixels on a grid of thousands is cheaper to transform by two matrix products than by an FFT, and the
-products give any block of columns alone, which keeps a large correction in the cache while it is applied.
+products give any block of columns alone, which keeps a large correction in the cache while it is applied. On a device
+the first product is made as on the host; the second one is a loop inside the kernel that applies the correction.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, quiet
+from .backend import Array, array_module, is_host, quiet, twin
 from .matching import check_stamp
 from .workers import cut
 
@@ -25,7 +27,9 @@ def fft_shape(*shapes: tuple[int, int]) -> tuple[int, int]:
     """
     Size of the FFT grid on which two arrays of the given sizes, the largest ones, do not wrap into each other.
 
-    Per axis the sum of the two largest sizes less 1 (the size itself, of one array), rounded up to even.
+    Per axis the sum of the two largest sizes less 1 (the size itself, of one array), rounded up to even. That is LSST's
+    grid; its lengths may have large prime factors, with which FFT libraries (SciPy's and cuFFT alike) are several times
+    slower than with 2, 3, 5 and 7 alone.
 
     Parameters
     ----------
@@ -66,6 +70,23 @@ def phases(n: int, n_frequencies: int, size: int) -> np.ndarray:
     return matrix
 
 
+def launchers(array: Array, name: str) -> Any:
+    """`gpucoadd.kernels.name`, which works on what is beside `array` on a device."""
+    return importlib.import_module(f".{name}", twin(array).__name__)
+
+
+def phases_beside(array: Array, n: int, n_frequencies: int, size: int) -> Array:
+    """`phases` in the memory where `array` is; on a device kept from one image to the next."""
+    if is_host(array_module(array)):
+        return phases(n, n_frequencies, size)
+    return _phases_on(array_module(array), array.device.id, n, n_frequencies, size)
+
+
+@functools.lru_cache(maxsize=64)  # nine shapes of cells need some thirty, of less than a megabyte each
+def _phases_on(xp: Any, device: int, n: int, n_frequencies: int, size: int) -> Array:
+    return xp.asarray(phases(n, n_frequencies, size))
+
+
 class StampTransform:
     """
     Real-input transforms of stamps on a common grid, in blocks of columns.
@@ -80,9 +101,14 @@ class StampTransform:
 
     def __init__(self, stamps: Array, shape: tuple[int, int]) -> None:
         xp = array_module(stamps)
-        self.shape, self.n_columns = shape, shape[1] // 2 + 1
-        self._x = xp.asarray(phases(shape[1], self.n_columns, stamps.shape[2]).T.copy())
+        self.stamps, self.shape, self.n_columns = stamps, shape, shape[1] // 2 + 1
+        self._x = xp.ascontiguousarray(phases_beside(stamps, shape[1], self.n_columns, stamps.shape[2]).T)
         self._rows = _product(stamps.astype(xp.complex128), self._x)
+
+    @property
+    def rows(self) -> Array:
+        """Transforms of the stamps' rows, shape (n, h, nx // 2 + 1), complex128."""
+        return self._rows
 
     def __call__(self, columns: slice = slice(None)) -> Array:
         """Transforms at some columns, shape (n, ny, columns), complex128."""
@@ -122,7 +148,7 @@ class StampTransform:
     def _y(self) -> Array:
         """Phases that transform columns, (ny, h)."""
         ny = self.shape[0]
-        return array_module(self._rows).asarray(phases(ny, ny, self._rows.shape[1]))
+        return phases_beside(self._rows, ny, ny, self._rows.shape[1])
 
     @functools.cached_property
     def _pairs(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -144,6 +170,33 @@ class StampTransform:
         reach = self._rows.shape[1] // 2
         waves = phases(self.shape[0], self.shape[0] // 2 + 1, 2 * reach + 1)
         return xp.asarray(waves.real[:, reach:].copy()), xp.asarray(-waves.imag[:, reach + 1 :])
+
+    def convolved(self, corrections: Array, weights: Array) -> Array:
+        """
+        The stamps after corrections, for whole half planes on a device: convolved with what these do to a single pixel.
+
+        That is wanted no farther out than the stamps reach, and a few of its rows are a product with real matrices,
+        where `cropped_inverse` needs the complex transforms of the stamps on the whole grid.
+
+        Parameters
+        ----------
+        corrections : array, shape (n, ny, nx // 2 + 1), float64
+        weights : array, shape (nx // 2 + 1,), float64
+            Of `column_weights`.
+
+        Returns
+        -------
+        array, shape (n, h, w), float64
+        """
+        xp = array_module(corrections)
+        height, width = self.stamps.shape[1:]
+        y = phases_beside(corrections, self.shape[0], self.shape[0], 2 * height - 1)[:, height - 1 :].T
+        x = phases_beside(corrections, self.shape[1], self.n_columns, 2 * width - 1) * weights[:, None]
+        # The real part of a product of phases: cosines with cosines less sines with sines.
+        cosines, sines = (xp.matmul(xp.ascontiguousarray(part), corrections) for part in (y.real, y.imag))
+        responses = xp.matmul(cosines, xp.ascontiguousarray(x.real))
+        responses -= xp.matmul(sines, xp.ascontiguousarray(x.imag))
+        return launchers(corrections, "corrections").convolve_stamps(responses, self.stamps)
 
     def cropped_inverse(self, transform: Array, columns: slice, weights: Array) -> Array:
         """
@@ -236,6 +289,7 @@ class Correction:
         self.shape, self.n_columns = shape, shape[1] // 2 + 1
         self.v1, self.v2 = v1[:, None, None], v2[:, None, None]
         self.target = self.v1 + self.v2 * kernels.sum(axis=(-2, -1), keepdims=True) ** 2
+        self.n = len(self.target)
         self.kernel = StampTransform(kernels, shape)
         self.preconvolution = None if preconvolution is None else StampTransform(preconvolution[None], shape)
         self.psf = None if psf is None else StampTransform(psf, shape)
@@ -267,12 +321,38 @@ class Correction:
             stamps = self.psf.cropped_inverse(self.psf(columns) * correction, columns, weights)
         return Block(correction, sums, stamps)
 
+    def multiply(self, spectra: Array) -> tuple[Array, Array | None]:
+        """
+        Multiply transforms (n, ny, nx // 2 + 1) of images with the correction, in place, on a device.
+
+        Gives what `block` has of the whole half plane beside the correction: weights and stamps.
+        """
+        weights, corrections = self._launch(spectra, keep=self.psf is not None)
+        return weights, None if self.psf is None else self.psf.convolved(corrections, self._column_weights)
+
+    def _launch(self, spectra: Array | None, *, keep: bool) -> tuple[Array, Array | None]:
+        xp = array_module(self._column_weights)
+        ny = self.shape[0]
+        levels = xp.concatenate(
+            [xp.broadcast_to(part[:, 0], (self.n, 1)) for part in (self.v1, self.v2, self.target)], axis=1
+        )
+        return launchers(levels, "corrections").correct_spectra(
+            spectra,
+            self.shape,
+            levels,
+            self.kernel.rows,
+            phases_beside(levels, ny, ny, 3)[:, 2],
+            preconvolution=None if self.preconvolution is None else self.preconvolution.rows,
+            keep=keep,
+        )
+
     def whole(self) -> Array:
         """The correction on the whole half plane, shape (n, ny, nx // 2 + 1), float64."""
         xp = array_module(self._column_weights)
-        n = max(len(self.v1), len(self.target))
-        out = xp.empty((n, self.shape[0], self.n_columns), xp.float64)
-        for columns in cut(self.n_columns, max(1, _WHOLE_BYTES // (16 * n * self.shape[0]))):
+        if not is_host(xp):
+            return self._launch(None, keep=True)[1]
+        out = xp.empty((self.n, self.shape[0], self.n_columns), xp.float64)
+        for columns in cut(self.n_columns, max(1, _WHOLE_BYTES // (16 * self.n * self.shape[0]))):
             out[..., columns] = self.block(columns).correction
         return out
 

@@ -1,11 +1,43 @@
-"""
-The device twins. Installed as `gpucoadd.kernels`.
+"""The device twins: CUDA, in the .cu files beside the launcher that knows each. Installed as `gpucoadd.kernels`."""
 
-There is no CUDA source yet: the functions here are array code that runs on CuPy arrays, most of it that of
-`gpucoadd.fallback` as it stands. It gives the same answers; it is not yet fast.
-"""
+from .background_level import background_level, background_residual
+from .cell_means import cell_means
+from .comparison import compare
+from .filling import fill_bad_runs
+from .flags import add_flags, any_flag, as_flags, as_planes, as_words, paint, take_flags, unpack
+from .footprints import count_by_label, same_under, sum_by_label
+from .growing import grow
+from .labelling import label
+from .plane_statistics import all_nan, clipped_means, clipped_statistics, quantiles, samples
+from .smoothing import smooth
+from .stacking import stacking_masks
+from .statistics import stack_statistics
 
-from gpucoadd.fallback import Rules, grow, stack_statistics
-from gpucoadd.fallback.labelling import label_every_pixel as label
-
-__all__ = ["Rules", "grow", "label", "stack_statistics"]
+__all__ = [
+    "add_flags",
+    "all_nan",
+    "any_flag",
+    "as_flags",
+    "as_planes",
+    "as_words",
+    "background_level",
+    "background_residual",
+    "cell_means",
+    "clipped_means",
+    "clipped_statistics",
+    "compare",
+    "count_by_label",
+    "fill_bad_runs",
+    "grow",
+    "label",
+    "paint",
+    "quantiles",
+    "same_under",
+    "samples",
+    "smooth",
+    "stack_statistics",
+    "stacking_masks",
+    "sum_by_label",
+    "take_flags",
+    "unpack",
+]

@@ -3,22 +3,37 @@ A strict stand-in for CuPy, for machines without a GPU.
 
 `installed()` puts modules named cupy and cupyx into `sys.modules` whose arrays wrap
 NumPy arrays and refuse what CuPy's arrays refuse: silent conversion to NumPy, being
-mixed with NumPy arrays, names that CuPy does not have. Every read of a device value
-by the host is counted in `standin.host_reads`. The CUDA twins of the primitives are
-replaced by the NumPy ones, so what is tested is everything around them.
+mixed with NumPy arrays or with arrays of another device, names that CuPy does not have.
+CUDA kernels run as well, on the CPU (`hostcuda`). New memory holds NaN or large numbers.
+
+Four counters tell what a run would cost on a GPU, a crude model in which each call is one launch:
+`host_reads` (of device values by the host), `hidden_waits` (calls that wait for the device to learn a size),
+`launches`, and `bytes_moved` (arrays given to and made by these launches).
+
+Copies from pinned memory to a stream are done late: when the stream, or an event recorded after them, is waited for,
+or when the stream is worked on. A missing wait therefore shows as wrong values.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import threading
+import time
 import types
+import weakref
+from typing import ClassVar
 
+import hostcuda
 import numpy as np
 import scipy.fft
 import scipy.ndimage
 
 host_reads = 0
+hidden_waits = 0
+launches = 0
+bytes_moved = 0
+device_count = 1
 
 # Names that NumPy has and CuPy 14 lacks, from comparing the two packages.
 MISSING = frozenset(
@@ -30,7 +45,7 @@ MISSING = frozenset(
     "setbufsize seterr seterrcall show_runtime spacing str_ strings test timedelta64 typecodes unstack vecdot vecmat "
     "void".split()
 )
-MISSING_METHODS = frozenset("ctypes getfield resize setfield setflags to_device data byteswap newbyteorder".split())
+MISSING_METHODS = frozenset("ctypes getfield resize setfield setflags to_device byteswap newbyteorder".split())
 MISSING_UFUNC = frozenset("identity ntypes signature resolve_dtypes".split())
 MISSING_NDIMAGE = frozenset(
     "distance_transform_bf distance_transform_cdt geometric_transform vectorized_filter watershed_ift".split()
@@ -57,12 +72,83 @@ _LISTS = {
     "min_scalar_type", "broadcast_to", "diag_indices", "tril_indices", "triu_indices", "fftfreq", "rfftfreq",
     "next_fast_len",
 }  # fmt: skip
+# Functions that launch nothing, and those that read a size back from the device.
+_FREE = {
+    "empty", "empty_like", "ndim", "shape", "size", "result_type", "promote_types", "can_cast", "dtype", "isscalar",
+    "finfo", "iinfo", "min_scalar_type", "broadcast_shapes", "iscomplexobj", "isrealobj", "may_share_memory",
+    "shares_memory", "next_fast_len",
+}  # fmt: skip
+_WAITING = {"nonzero", "flatnonzero", "argwhere", "unique", "bincount", "compress", "extract", "label"}
 _DEVICE_SCALARS = {"count_nonzero", "allclose", "array_equal", "array_equiv"}  # NumPy gives int or bool, CuPy arrays
 
 
+_counting = threading.Lock()
+_thread = threading.local()  # the device and the stream that are current, per thread as in CuPy
+
+
+def _add(**counts):
+    with _counting:
+        for name, count in counts.items():
+            globals()[name] += count
+
+
 def _count_read():
-    global host_reads
-    host_reads += 1
+    _add(host_reads=1)
+
+
+def _current_device():
+    return getattr(_thread, "device", 0)
+
+
+def _current_stream():
+    return getattr(_thread, "stream", None) or _Stream.null
+
+
+def _arrays_in(value):
+    """Device arrays inside lists, tuples and dicts."""
+    if isinstance(value, ndarray):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _arrays_in(part)
+
+
+def _start_work(arrays):
+    """Refuse arrays of another device than the current one; let the work in the stream go first."""
+    for array in arrays:
+        if array._device != _current_device():
+            raise ValueError(
+                f"Array device must be same as the current device: array device = {array._device} "
+                f"while current = {_current_device()}"
+            )
+    _current_stream()._catch_up()
+
+
+def _operate(name, operands, call, out=None):
+    """Result of `call`, on device arrays; counted unless it is nothing but a view."""
+    operands = list(_arrays_in(operands))
+    _start_work(operands)
+    with np.errstate(all="ignore"):
+        result = _with_out(out, call)
+    results = list(_arrays_in(result))
+    views = results and all(any(np.may_share_memory(r._host, o._host) for o in operands) for r in results)
+    limit = _pools["device"].get_limit()
+    if limit and not views and any(r.nbytes > limit for r in results):
+        raise _OutOfMemoryError(f"Out of memory in {name} (limit set to: {limit:,} bytes)")
+    if name not in _FREE and (out is not None or not views):
+        _add(launches=1, bytes_moved=sum(a.nbytes for a in operands + results), hidden_waits=name in _WAITING)
+    return result
+
+
+def _scribble(host):
+    """Put in what nobody should read: new memory holds anything."""
+    if host.dtype.kind in "fc":
+        host[...] = np.nan
+    elif host.dtype.kind in "iu":
+        host[...] = np.iinfo(host.dtype).max // 2
+    elif host.dtype.kind == "b":
+        host[...] = True
+    return host
 
 
 def _unwrap(value):
@@ -126,8 +212,12 @@ def _function(name, numpy_function):
         if name == "repeat" and isinstance(args[1] if len(args) > 1 else keywords.get("repeats"), ndarray):
             raise TypeError("repeat takes int, list or tuple as repeats")
         plain, plain_keywords = _unwrap(args), _unwrap(keywords)
-        with np.errstate(all="ignore"):
-            result = _with_out(keywords.get("out"), lambda: numpy_function(*plain, **plain_keywords))
+
+        def work():
+            made = numpy_function(*plain, **plain_keywords)
+            return _scribble(made) if name in ("empty", "empty_like") else made
+
+        result = _operate(name, (args, keywords), work, keywords.get("out"))
         return _wrap(np.asarray(result)) if name in _DEVICE_SCALARS and not isinstance(result, ndarray) else result
 
     call.__name__ = name
@@ -156,10 +246,13 @@ class ufunc:
             if any(isinstance(a, (list, tuple)) for a in args[:2]) and function is self._ufunc:
                 raise TypeError(f"Unsupported type {list} for {self.__name__}")
             plain, plain_keywords = _unwrap(args), _unwrap(keywords)
-            with np.errstate(all="ignore"):
-                return _with_out(keywords.get("out"), lambda: function(*plain, **plain_keywords))
+            work = lambda: function(*plain, **plain_keywords)  # noqa: E731
+            return _operate(self.__name__, (args, keywords), work, keywords.get("out"))
 
         return call
+
+
+_VIEWS = {"reshape", "ravel", "view", "transpose", "swapaxes", "squeeze", "diagonal"}
 
 
 class _Flags:
@@ -183,12 +276,12 @@ class ndarray(metaclass=_ArrayType):
 
     def __init__(self, shape, dtype=float):
         _host_only("ndarray", [shape])
-        self._host = np.zeros(shape, dtype)
+        self._host, self._device = _scribble(np.empty(shape, dtype)), _current_device()
 
     @classmethod
-    def _of(cls, host):
+    def _of(cls, host, device=None):
         new = cls.__new__(cls)
-        new._host = host
+        new._host, new._device = host, _current_device() if device is None else device
         return new
 
     shape = property(lambda self: self._host.shape)
@@ -199,40 +292,64 @@ class ndarray(metaclass=_ArrayType):
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: _Flags(self._host.flags))
-    device = property(lambda self: _Device(0))
-    T = property(lambda self: _wrap(self._host.T))
-    real = property(lambda self: _wrap(self._host.real))
-    imag = property(lambda self: _wrap(self._host.imag))
+    device = property(lambda self: _Device(self._device))
+    data = property(lambda self: types.SimpleNamespace(ptr=self._host.__array_interface__["data"][0]))
+    T = property(lambda self: ndarray._of(self._host.T, self._device))
+    real = property(lambda self: ndarray._of(self._host.real, self._device))
+    imag = property(lambda self: ndarray._of(self._host.imag, self._device))
 
-    def get(self, *args, **keywords):
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        (stream or _current_stream())._catch_up()
+        if blocking:
+            _count_read()
+        if out is None:
+            out = np.empty(self.shape, self.dtype)
+        elif not isinstance(out, np.ndarray) or (out.shape, out.dtype) != (self.shape, self.dtype):
+            raise ValueError(f"out must be a NumPy array of shape {self.shape} and dtype {self.dtype}, got {out!r:.80}")
+        if blocking:
+            out[...] = self._host
+        else:
+            (stream or _current_stream())._later(lambda: np.copyto(out, self._host))
+        return out
+
+    def set(self, array, stream=None):
+        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (self.shape, self.dtype):
+            raise ValueError(f"set takes a NumPy array of shape {self.shape} and dtype {self.dtype}, got {array!r:.80}")
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise RuntimeError("Cannot set to non-contiguous array")
+        if stream is not None and _is_pinned(array):
+            stream._later(lambda: np.copyto(self._host, array))
+        else:
+            (stream or _current_stream())._catch_up()
+            self._host[...] = array
+        _add(launches=1, bytes_moved=self.nbytes)
+
+    def _read(self):
+        _current_stream()._catch_up()
         _count_read()
-        return self._host.copy()
 
     def item(self, *args):
-        _count_read()
+        self._read()
         return self._host.item(*args)
 
     def tolist(self):
-        _count_read()
+        self._read()
         return self._host.tolist()
 
-    def set(self, array, stream=None):
-        self._host[...] = array
-
     def __float__(self):
-        _count_read()
+        self._read()
         return float(self._host)
 
     def __int__(self):
-        _count_read()
+        self._read()
         return int(self._host)
 
     def __complex__(self):
-        _count_read()
+        self._read()
         return complex(self._host)
 
     def __bool__(self):
-        _count_read()
+        self._read()
         return bool(self._host)
 
     def __array__(self, *args, **keywords):
@@ -265,29 +382,51 @@ class ndarray(metaclass=_ArrayType):
         return tuple(plain)
 
     def __getitem__(self, key):
-        key = self._key(key)
+        parts, key = key, self._key(key)
         value = self._host[key]
         if isinstance(value, np.generic) and not any(k is Ellipsis for k in key):
             value = self._host[(*key, Ellipsis)]  # a view, as in CuPy
-        return _wrap(value)
+        if not np.may_share_memory(value, self._host) and value.size:
+            _start_work([self, *_arrays_in(parts)])
+            moved = 2 * value.nbytes + sum(a.nbytes for a in _arrays_in(parts))
+            masked = any(getattr(k, "dtype", "") == np.dtype(bool) for k in key)
+            _add(launches=1, bytes_moved=moved, hidden_waits=masked)
+        return ndarray._of(np.asarray(value), self._device)
 
     def __setitem__(self, key, value):
-        self._host[self._key(key)] = _unwrap(value)
+        plain = _unwrap(value)
+        arrays = [self, *_arrays_in(key), *_arrays_in(value)]
+        _start_work(arrays)
+        key = self._key(key)
+        self._host[key] = plain
+        moved = self._host[key].nbytes + sum(a.nbytes for a in arrays[1:])
+        _add(launches=1, bytes_moved=moved)
 
     def __getattr__(self, name):
-        if name.startswith("__") or name in MISSING_METHODS:
+        if name.startswith("_") or name in MISSING_METHODS:
             raise AttributeError(f"CuPy's arrays have no attribute {name!r}")
         attribute = getattr(object.__getattribute__(self, "_host"), name)
         if not callable(attribute):
-            return _wrap(attribute)
+            return ndarray._of(np.asarray(attribute), self._device) if name in ("flat", "base") else _wrap(attribute)
 
         def call(*args, **keywords):
             _check_keywords(name, keywords)
             plain, plain_keywords = _unwrap(args), _unwrap(keywords)
-            with np.errstate(all="ignore"):
-                return _with_out(keywords.get("out"), lambda: attribute(*plain, **plain_keywords))
+            if name in _VIEWS:
+                value = np.asarray(attribute(*plain, **plain_keywords))
+                if np.may_share_memory(value, self._host) or not value.size:
+                    return ndarray._of(value, self._device)
+            work = lambda: attribute(*plain, **plain_keywords)  # noqa: E731
+            if name == "copy":  # comes to the current device
+                return self._copied(work)
+            return _operate(name, (self, args, keywords), work, keywords.get("out"))
 
         return call
+
+    def _copied(self, work):
+        _current_stream()._catch_up()
+        _add(launches=1, bytes_moved=2 * self.nbytes)
+        return _wrap(work())
 
     def __repr__(self):
         return f"standin.{self._host!r}"
@@ -333,24 +472,30 @@ _add_operators()
 
 
 class _Device:
-    """The one device."""
+    """A device; as a context, the current one of this thread."""
 
-    def __init__(self, number=0):
-        self.id = 0 if number is None else int(number)
+    def __init__(self, device=None):
+        self.id = _current_device() if device is None else int(device)
         self.compute_capability = "90"
         self.mem_info = (1 << 33, 1 << 34)
+        self._before = []
 
     def __enter__(self):
-        return self
+        self._before.append(_current_device())
+        return self.use()
 
     def __exit__(self, *error):
-        return None
+        _thread.device = self._before.pop()
 
     def use(self):
+        if not 0 <= self.id < device_count:
+            raise _RuntimeError(f"cudaErrorInvalidDevice: invalid device ordinal {self.id} of {device_count}")
+        _thread.device = self.id
         return self
 
     def synchronize(self):
-        return None
+        for stream in _Stream.all:
+            stream._run()
 
     def __eq__(self, other):
         return isinstance(other, _Device) and other.id == self.id
@@ -365,18 +510,123 @@ class _Device:
         return f"<CUDA Device {self.id}>"
 
 
-class _Stream(_Device):
-    """A queue of work that is always done."""
+class _Stream:
+    """A queue of work: of copies from and to pinned memory, everything else is done at once."""
 
-    def __init__(self, *args, **keywords):
-        super().__init__(0)
-        self.ptr = 0
+    all: ClassVar = weakref.WeakSet()
+
+    def __init__(self, null=False, non_blocking=False, ptds=False):
+        self.non_blocking, self.device_id = non_blocking, _current_device()
+        self.ptr = 0 if null else id(self)
+        self._waiting, self._n_done, self._before = [], 0, []
+        _Stream.all.add(self)
+
+    def _later(self, copy):
+        self._waiting.append(copy)
+
+    def _run(self, n_done=None):
+        """Do what waits, or only the first so many that were ever put here."""
+        while self._waiting and (n_done is None or self._n_done < n_done):
+            self._waiting.pop(0)()
+            self._n_done += 1
+
+    def _catch_up(self):
+        """What must be done before work that is put here now; the null stream waits for all that do not say no."""
+        for stream in _Stream.all if self is _Stream.null else [self]:
+            if stream is self or not stream.non_blocking:
+                stream._run()
+
+    @property
+    def done(self):
+        return not self._waiting
+
+    def __enter__(self):
+        self._before.append(_current_stream())
+        return self.use()
+
+    def __exit__(self, *error):
+        _thread.stream = self._before.pop()
+
+    def use(self):
+        _thread.stream = self
+        return self
+
+    def synchronize(self):
+        self._run()
+
+    def record(self, event=None):
+        event = event or _Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event):
+        event.synchronize()
+
+
+class _Event:
+    """A mark in a stream."""
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self._stream, self._mark, self._time, self._timed = None, 0, 0.0, not disable_timing
+
+    def record(self, stream=None):
+        self._stream = stream or _current_stream()
+        self._mark, self._time = self._stream._n_done + len(self._stream._waiting), time.perf_counter()
+
+    @property
+    def done(self):
+        return self._stream is None or self._stream._n_done >= self._mark
+
+    def synchronize(self):
+        if self._stream is not None:
+            self._stream._run(self._mark)
+
+
+def _elapsed(start, end):
+    """Milliseconds between two events."""
+    if not (start._timed and end._timed) or start._stream is None or end._stream is None:
+        raise _RuntimeError("cudaErrorInvalidResourceHandle: both events must be recorded, and with timing")
+    if not (start.done and end.done):
+        raise _RuntimeError("cudaErrorNotReady: device not ready; synchronize the event first")
+    return 1000 * (end._time - start._time)
+
+
+class _RuntimeError(RuntimeError):
+    """What CUDA's runtime answers."""
+
+
+class _OutOfMemoryError(MemoryError):
+    """Too little device memory."""
+
+
+class _Pinned(bytearray):
+    """Page-locked memory; larger than asked for, as CuPy's."""
+
+    all: ClassVar = weakref.WeakSet()
+    __hash__ = object.__hash__
+
+    def __init__(self, size):
+        super().__init__(1 << max(0, int(size) - 1).bit_length())
+        self.ptr = np.frombuffer(self, np.uint8).ctypes.data
+        _Pinned.all.add(self)
+
+
+def _is_pinned(array):
+    return any(np.may_share_memory(array, np.frombuffer(memory, np.uint8)) for memory in _Pinned.all)
+
+
+def _empty_pinned(shape, dtype=float, order="C"):
+    n = int(np.prod(shape))
+    return np.frombuffer(_Pinned(n * np.dtype(dtype).itemsize), dtype, n).reshape(shape, order=order)
 
 
 class _Pool:
-    """A memory pool that never holds anything."""
+    """A memory pool that never holds anything, but may refuse a large array."""
 
-    def free_all_blocks(self):
+    def __init__(self):
+        self._limit = 0
+
+    def free_all_blocks(self, stream=None):
         return None
 
     def used_bytes(self):
@@ -385,8 +635,61 @@ class _Pool:
     def total_bytes(self):
         return 0
 
-    def get_limit(self):
+    def n_free_blocks(self):
         return 0
+
+    def get_limit(self):
+        return self._limit
+
+    def set_limit(self, size=None, fraction=None):
+        self._limit = int(fraction * (1 << 34)) if size is None else int(size)
+
+
+class _PlanCache:
+    """CuPy's cache of FFT plans, which the stand-in has no use for."""
+
+    def __init__(self):
+        self.size, self.memsize = 16, -1
+
+    def set_size(self, size):
+        self.size = size
+
+    def set_memsize(self, memsize):
+        self.memsize = memsize
+
+    def get_size(self):
+        return self.size
+
+    def get_memsize(self):
+        return self.memsize
+
+    def get_curr_size(self):
+        return 0
+
+    def get_curr_memsize(self):
+        return 0
+
+    def clear(self):
+        return None
+
+
+_pools = {"device": _Pool(), "pinned": _Pool()}
+_plans = {}
+_Stream.null = _Stream(null=True)
+
+
+class RawModule(hostcuda.RawModule):
+    """CUDA kernels on the CPU; arguments are device arrays and NumPy scalars."""
+
+    def _host(self, given, label):
+        if isinstance(given, np.ndarray):
+            raise TypeError(f"{label} must be a device array, got a NumPy array")
+        return super()._host(given, label)
+
+    def _before(self, name, args):
+        arrays = list(_arrays_in(args))
+        _start_work(arrays)
+        _add(launches=1, bytes_moved=sum(a.nbytes for a in arrays))
 
 
 class _Wrapped(types.ModuleType):
@@ -424,16 +727,22 @@ def _creator(name):
     def create(value, dtype=None, *args, **keywords):
         keywords.pop("blocking", None)
         plain = _lenient(value)
+        _start_work(() if isinstance(value, ndarray) else _arrays_in(value))
         if isinstance(value, np.ndarray):
             plain = plain.copy()  # device memory is never the host's
-        return _wrap(np.asarray(function(plain, dtype, *args, **keywords)))
+        elif isinstance(value, ndarray) and value._device != _current_device():
+            return value.copy()
+        made = _wrap(np.asarray(function(plain, dtype, *args, **keywords)))
+        if not isinstance(value, ndarray) or not np.may_share_memory(made._host, value._host):
+            _add(launches=1, bytes_moved=made.nbytes + (value.nbytes if isinstance(value, ndarray) else 0))
+        return made
 
     return create
 
 
 def asnumpy(value, *args, **keywords):
     """Host copy of a device array; a NumPy array as it is."""
-    return value.get() if isinstance(value, ndarray) else np.asarray(value)
+    return value.get(*args, **keywords) if isinstance(value, ndarray) else np.asarray(value)
 
 
 def _get_array_module(*arrays):
@@ -449,13 +758,21 @@ def _lexsort(keys):
 def _modules():
     """The fake modules by name."""
     runtime = types.SimpleNamespace(
-        getDeviceCount=lambda: 1,
-        getDevice=lambda: 0,
+        getDeviceCount=lambda: device_count,
+        getDevice=_current_device,
+        setDevice=lambda number: _Device(number).use() and None,
+        deviceSynchronize=lambda: _Device().synchronize(),
         memGetInfo=lambda: (1 << 33, 1 << 34),
-        getDeviceProperties=lambda number: {"name": b"stand-in", "multiProcessorCount": 1, "totalGlobalMem": 1 << 34},
+        getDeviceProperties=lambda number: {
+            "name": b"stand-in",
+            "major": 9,
+            "minor": 0,
+            "multiProcessorCount": 1,
+            "totalGlobalMem": 1 << 34,
+        },
         runtimeGetVersion=lambda: 12000,
         driverGetVersion=lambda: 12000,
-        CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
+        CUDARuntimeError=_RuntimeError,
     )
     cuda = types.ModuleType("cupy.cuda")
     cuda.__dict__.update(
@@ -463,11 +780,14 @@ def _modules():
         runtime=runtime,
         Device=_Device,
         Stream=_Stream,
-        get_current_stream=_Stream,
-        memory=types.SimpleNamespace(OutOfMemoryError=MemoryError),
+        Event=_Event,
+        get_current_stream=_current_stream,
+        get_elapsed_time=_elapsed,
+        alloc_pinned_memory=_Pinned,
+        memory=types.SimpleNamespace(OutOfMemoryError=_OutOfMemoryError),
     )
-    _Stream.null = _Stream()
     fft = _Wrapped("cupy.fft", np.fft, frozenset())
+    fft.config = types.SimpleNamespace(get_plan_cache=lambda: _plans.setdefault(_current_device(), _PlanCache()))
     linalg = _Wrapped("cupy.linalg", np.linalg, MISSING_LINALG, LinAlgError=np.linalg.LinAlgError)
     tricks = _Wrapped("cupy.lib.stride_tricks", np.lib.stride_tricks, {"broadcast_to", "broadcast_arrays"})
     lib = types.ModuleType("cupy.lib")
@@ -484,10 +804,11 @@ def _modules():
         lib=lib,
         asnumpy=asnumpy,
         lexsort=_lexsort,
+        RawModule=RawModule,
         is_available=lambda: True,
         get_array_module=_get_array_module,
-        get_default_memory_pool=_Pool,
-        get_default_pinned_memory_pool=_Pool,
+        get_default_memory_pool=lambda: _pools["device"],
+        get_default_pinned_memory_pool=lambda: _pools["pinned"],
         bool_=np.bool_,
         newaxis=None,
         __version__="14.0.0",
@@ -497,6 +818,8 @@ def _modules():
     cupyx.scipy = types.ModuleType("cupyx.scipy")
     cupyx.scipy.ndimage = _Wrapped("cupyx.scipy.ndimage", scipy.ndimage, MISSING_NDIMAGE)
     cupyx.scipy.fft = _Wrapped("cupyx.scipy.fft", scipy.fft, MISSING_FFT)
+    cupyx.empty_pinned = _empty_pinned
+    cupyx.zeros_pinned = _empty_pinned  # a new bytearray holds zeros
     cupyx.scatter_add = lambda a, where, values: np.add.at(a._host, ndarray._key(where), _unwrap(values))
     for package in (cuda, lib, cupyx, cupyx.scipy):
         package.__path__ = []
@@ -514,18 +837,38 @@ def _modules():
     }
 
 
+def _ours(name):
+    """Whether a module is CuPy's, or bound to the CuPy that it found."""
+    return name.split(".")[0] in ("cupy", "cupyx", "cupy_backends") or name.startswith("gpucoadd.kernels")
+
+
+def _forget_kernels():
+    """A package keeps its imported parts as attributes, whatever sys.modules says."""
+    vars(sys.modules.get("gpucoadd", types.SimpleNamespace())).pop("kernels", None)
+
+
+def reset():
+    """Set the counters to zero."""
+    global host_reads, hidden_waits, launches, bytes_moved
+    host_reads = hidden_waits = launches = bytes_moved = 0
+
+
 @contextlib.contextmanager
-def installed():
-    """Context in which `import cupy` gives the stand-in; gives the fake cupy and starts `host_reads` at zero."""
-    global host_reads
+def installed(devices=1):
+    """Context in which `import cupy` gives the stand-in; gives the fake cupy and starts the counters at zero."""
+    global device_count
     fakes = _modules()
-    ours = [n for n in sys.modules if n.split(".")[0] in ("cupy", "cupyx", "cupy_backends")]
-    before = {name: sys.modules.pop(name) for name in ours if name in sys.modules}
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _ours(name)}
+    _forget_kernels()
     sys.modules.update(fakes)
-    host_reads = 0
+    reset()
+    device_count = devices
     try:
         yield fakes["cupy"]
     finally:
-        for name in fakes:
-            sys.modules.pop(name, None)
+        for name in [name for name in sys.modules if _ours(name)]:
+            del sys.modules[name]
+        _forget_kernels()
         sys.modules.update(before)
+        device_count, _thread.device, _thread.stream = 1, 0, None
+        _pools.update(device=_Pool(), pinned=_Pool())

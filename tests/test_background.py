@@ -7,13 +7,30 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import Akima1DInterpolator, CubicSpline
 
-from gpucoadd import MaskSchema, VarianceScaling
-from gpucoadd.backend import to_host
-from gpucoadd.background import TooManyMaskedPixelsError, background, cell_edges, cell_means
+from gpucoadd import MaskSchema, VarianceScaling, primitives
+from gpucoadd import background as splines_of_cells
+from gpucoadd.backend import array_module, to_host
+from gpucoadd.background import cell_edges, row_coefficients
 from gpucoadd.clipping import clipped_statistics
-from gpucoadd.variance import variance_scale
+from gpucoadd.variance import variance_scales
 
 SCHEMA = MaskSchema.lsst()
+
+
+def cell_means(image, usable, *, bin_size):
+    """Of one plane."""
+    xp = array_module(image)
+    return splines_of_cells.cell_means(image[None], xp.where(usable, 0, 1).astype("i4")[None], 1, bin_size=bin_size)[0]
+
+
+def background(image, usable, *, bin_size):
+    """Of one plane, at every pixel."""
+    splines = row_coefficients(cell_means(image, usable, bin_size=bin_size)[None], image.shape, bin_size=bin_size)
+    return primitives.background_level(splines)[0]
+
+
+def variance_scale(image, variance, mask, **options):
+    return variance_scales(image[None], variance[None], mask[None], **options)[0]
 
 
 def noise(shape, seed=3, scale=1.0):
@@ -101,10 +118,33 @@ def test_masked_cells_are_bridged(xp):
     assert_allclose(surface, image, rtol=1e-6, atol=1e-5)  # a plane is a plane, however many nodes are missing
 
 
+@pytest.mark.parametrize("shape", [(5, 60), (60, 5), (16, 50), (24, 70), (32, 33), (70, 97)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_row_coefficients_make_the_background(xp, shape, share):
+    rng = np.random.default_rng(8)
+    images = [noise(shape, seed) for seed in (3, 4, 5)]
+    n_y, n_x = (len(cell_edges(size, 8)[1]) for size in shape)
+    rough = rng.random((3, n_y, n_x)) >= share
+    rough[:, 0, 0], rough[2] = True, False
+    y, x = (np.searchsorted(cell_edges(size, 8)[0][1:], np.arange(size), side="right") for size in shape)
+    usable = rough[:, y][:, :, x]
+    planes = [(xp.asarray(image), xp.asarray(good)) for image, good in zip(images, usable, strict=True)]
+    splines = row_coefficients(xp.stack([cell_means(*each, bin_size=8) for each in planes]), shape, bin_size=8)
+    assert_array_equal(splines.measured, [True, True, False])
+    for epoch in range(3):
+        at = splines.piece[epoch]
+        a, b, c, d = (splines.coefficients[epoch].take(at, axis=1)[..., power] for power in range(4))
+        o = splines.offset[epoch]
+        surface = to_host(a + o * (b + o * (c + o * d)))
+        if splines.measured[epoch]:
+            assert_array_equal(surface, to_host(background(*planes[epoch], bin_size=8)))
+        else:
+            assert np.isnan(surface).all()
+
+
 def test_nothing_left():
     image = noise((40, 40))
-    with pytest.raises(TooManyMaskedPixelsError, match="no pixel is left"):
-        background(image, np.zeros(image.shape, bool), bin_size=32)
+    assert np.isnan(background(image, np.zeros(image.shape, bool), bin_size=32)).all()
 
 
 def scale(image, variance, mask=None, **options):

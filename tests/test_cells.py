@@ -837,10 +837,9 @@ def test_results_stay_on_the_device_of_the_image(cupy):
 def test_more_cells_on_a_pixel_than_16_bits_can_count():
     one = np.ones((1, 1), np.float32)
     mosaic = Mosaic(MaskedImage(one, one, np.zeros((1, 1), np.int32), schema=MaskSchema.lsst()), pixel_grid())
-    window = (slice(0, 1), slice(0, 1))
-    n = 2**16 + 1
-    for _ in range(n):
-        mosaic.merge(window, 2 * one, one, all_valid=True)
+    for n in (2**15, 2**15 + 1):
+        boxes = np.tile([0, 0, 1, 1], (n, 1))
+        mosaic.merge(boxes, 2 * one[None], one[None], planes=np.zeros(n, int), all_valid=np.ones(n, bool))
     assert mosaic.finish().image.item() == 2  # 2^17 + 2 and 2^16 + 1 are whole numbers in float32
 
 

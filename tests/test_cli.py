@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rehearsal
 
 import gpucoadd
 from gpucoadd import cli, detection, fits, terminal
@@ -140,6 +141,26 @@ def test_info(capsys):
     said = capsys.readouterr().out
     for word in ("gpucoadd", "python", "numpy", "scipy", "astropy", "cupy", "device", "twin"):
         assert any(line.startswith(word) for line in said.splitlines()), word
+
+
+def test_info_tells_all_there_is(capsys):
+    with rehearsal.device(2):
+        assert cli.main(["info"]) == 0
+        facts = gpucoadd.backend.describe()
+    lines = capsys.readouterr().out.splitlines()
+    for name, value in facts:
+        assert f"{name:<14}{value}" in lines
+    assert [line.split(",")[0] for line in lines if line.startswith("device")] == [
+        "device        cuda:0",
+        "device        cuda:1",
+    ]
+    assert "twin          gpucoadd.kernels, CuPy" in lines
+
+
+def test_bench_is_a_command(capsys):
+    words = ["bench", "--device", "cpu", "--size", "64", "--epochs", "2", "--repeats", "1", "--steps", "fft-pair"]
+    assert cli.main(words) == 0
+    assert "FFT pair" in capsys.readouterr().out
 
 
 def test_help_is_fast_to_import():

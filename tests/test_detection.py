@@ -15,9 +15,9 @@ def found(image, variance=1.0, xp=np, psf_sigma=1.0, mask=None, exclude=0, **opt
     variance = np.broadcast_to(np.float32(variance), image.shape).copy()
     mask = np.zeros(image.shape, np.int32) if mask is None else mask
     options = {"min_pixels": 1, "grow_sigma": 0.0, **options}
-    footprints = detect(
-        *(xp.asarray(plane) for plane in (image, variance, mask)),
-        psf_sigma=psf_sigma,
+    footprints, _ = detect(
+        *(xp.asarray(plane)[None] for plane in (image, variance, mask)),
+        psf_sigma=[psf_sigma],
         config=Detection(**options),
         exclude=exclude,
     )

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
-from gpucoadd import fallback, kernels, primitives
+from gpucoadd import primitives
 from gpucoadd.backend import to_host
 from gpucoadd.fallback.network import exchanges
+from gpucoadd.planes import Flags
 
 PLANES = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
@@ -20,7 +21,7 @@ PLANES = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.45, 0.9, 1.0])
 def test_label_equals_flood_fill(xp, density):
     detected = np.random.default_rng(5).random((17, 23)) < density
-    pixels, labels, n = primitives.label(xp.asarray(detected))
+    pixels, labels, n = primitives.label(Flags.of(xp.asarray(detected)[None]))
     expected, n_expected = oracles.flood_fill(detected)
     found = np.zeros(detected.shape, dtype=int)
     found.ravel()[to_host(pixels)] = to_host(labels)
@@ -38,7 +39,7 @@ def test_label_property(pixels_per_run, detected):
 
 
 def check_labels(detected):
-    pixels, labels, n = primitives.label(detected)
+    pixels, labels, n = primitives.label(Flags.of(detected[None]))
     expected, n_expected = oracles.flood_fill(detected)
     found = np.zeros(detected.shape, dtype=int)
     found.ravel()[pixels] = labels
@@ -50,8 +51,8 @@ def check_labels(detected):
 @settings(deadline=None, max_examples=60)
 def test_grow_equals_stencil_loops(detected, radius, disc):
     before = detected.copy()
-    grown = primitives.grow(detected, radius, disc=disc)
-    assert_array_equal(grown, oracles.dilate(detected, radius, "disc" if disc else "diamond"))
+    grown = primitives.grow(Flags.of(detected[None]), [radius], disc=disc).planes()
+    assert_array_equal(grown[0], oracles.dilate(detected, radius, "disc" if disc else "diamond"))
     assert_array_equal(detected, before)
 
 
@@ -59,19 +60,33 @@ def test_grow_equals_stencil_loops(detected, radius, disc):
 def test_disc_sizes(xp, radius, n_pixels):
     plane = xp.zeros((15, 15), dtype=bool)
     plane[7, 7] = True
-    assert int(primitives.grow(plane, radius).sum()) == n_pixels
+    assert int(primitives.grow(Flags.of(plane[None]), [radius]).planes().sum()) == n_pixels
 
 
 def test_grow_refuses_a_negative_radius():
-    with pytest.raises(ValueError, match="radius must be 0 or more, got -1"):
-        primitives.grow(np.zeros((3, 3), bool), -1)
+    with pytest.raises(ValueError, match=r"radii must be 1 whole numbers, one per epoch, each 0 or more; got \[-1\]"):
+        primitives.grow(Flags.of(np.zeros((1, 3, 3), bool)), [-1])
+    with pytest.raises(ValueError, match=r"radii must be 2 whole numbers.*got \[1\]"):
+        primitives.grow(Flags.of(np.zeros((2, 3, 3), bool)), [1])
 
 
-def test_planes_must_be_bool():
-    with pytest.raises(TypeError, match="detected must be bool, got int64"):
-        primitives.label(np.zeros((3, 3), int))
-    with pytest.raises(TypeError, match="detected must be bool"):
-        primitives.grow(np.zeros((3, 3), np.float32), 1)
+def test_epochs_are_labelled_apart_and_numbered_through(xp):
+    detected = np.random.default_rng(7).random((3, 9, 40)) < 0.3
+    pixels, labels, n = primitives.label(Flags.of(xp.asarray(detected)))
+    found = np.zeros(detected.shape, int)
+    found.ravel()[to_host(pixels)] = to_host(labels)
+    start = 0
+    for plane, expected in zip(found, map(oracles.flood_fill, detected), strict=True):
+        assert_array_equal(plane, np.where(expected[0] > 0, expected[0] + start, 0))
+        start += expected[1]
+    assert n == start
+
+
+def test_each_epoch_grows_by_its_own_radius(xp):
+    detected = np.random.default_rng(8).random((3, 20, 37)) < 0.02
+    grown = primitives.grow(Flags.of(xp.asarray(detected)), [0, 2, 5]).planes()
+    for plane, before, radius in zip(to_host(grown), detected, (0, 2, 5), strict=True):
+        assert_array_equal(plane, oracles.dilate(before, radius, "disc"))
 
 
 @pytest.mark.parametrize("n", range(1, 11))
@@ -87,11 +102,3 @@ def test_network_sorts_every_zero_one_sequence(n):
 @pytest.mark.parametrize(("n", "size"), [(16, 63), (30, 178), (64, 543)])
 def test_network_size(n, size):
     assert len(exchanges(n)) == size
-
-
-@given(hnp.arrays(bool, st.tuples(st.integers(20, 60), st.integers(20, 60)), fill=st.just(False)))
-@settings(deadline=None, max_examples=100)
-def test_label_twins_agree(detected):
-    """The device's labeller, here on NumPy arrays: SciPy numbers footprints by their first pixel too."""
-    for ours, theirs in zip(fallback.label(detected), kernels.label(detected), strict=True):
-        assert_array_equal(ours, theirs)

@@ -1,0 +1,52 @@
+"""Masks as the final stack uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .flags import unpack
+
+Edit = tuple[Any, int, int]  # packed flags (epoch, y, word) uint32; bits kept and bits added where a flag is set
+
+
+def stacking_masks(mask: Any, edits: Sequence[Edit], reject: int, removed: int, online: bool) -> tuple[Any, Any]:
+    """
+    Copy of the masks after the edits and without some bits, and in how many epochs a pixel has no bit of `reject`.
+
+    Parameters
+    ----------
+    mask : array, shape (epoch, y, x), int32
+    edits : sequence of (array, int, int)
+        Packed flags (epoch, y, word) uint32; where one is set, the mask becomes ``mask & keep | add``. In order.
+    reject : int
+    removed : int
+        Bits that are taken away; before the pixels are counted if `online`, else after it.
+    online : bool
+
+    Returns
+    -------
+    masks : array, shape (epoch, y, x), int32
+    n_image : array, shape (y, x), int32
+    """
+    masks = np.empty(mask.shape, np.int32)
+    n_image = np.zeros(mask.shape[1:], np.int32)
+    for epoch, plane in enumerate(masks):
+        plane[...] = mask[epoch]
+        for words, keep, add in edits:
+            _edit(plane, words[epoch], keep, add)
+        if online:
+            plane &= ~removed
+        n_image += (plane & reject) == 0
+        if removed and not online:
+            plane &= ~removed
+    return masks, n_image
+
+
+def _edit(plane: Any, words: Any, keep: int, add: int) -> None:
+    if words.any():  # what is set is sparse, mostly
+        flat = plane.reshape(-1)
+        where = np.flatnonzero(unpack(words[None], plane.shape[1]))
+        flat[where] = (flat.take(where) & keep) | add

@@ -1,0 +1,24 @@
+"""How launchers look at (epoch, y, x) planes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy as np
+
+
+def strided(planes: Any) -> tuple[Any, np.int64]:
+    """
+    Planes whose last axes are contiguous, and the elements from one epoch to the next.
+
+    Bands of rows of a larger stack are views and stay so; anything else odd is copied.
+    """
+    inner = [planes.itemsize]
+    for size in planes.shape[:1:-1]:
+        inner.append(inner[-1] * size)
+    step = planes.strides[0] if planes.shape[0] > 1 else inner[-1] * planes.shape[1]
+    if tuple(planes.strides[1:]) != tuple(reversed(inner)) or step % planes.itemsize or step < 0:
+        planes = cupy.ascontiguousarray(planes)
+        step = planes.strides[0]
+    return planes, np.int64(step // planes.itemsize)

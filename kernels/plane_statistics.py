@@ -1,0 +1,169 @@
+"""Order statistics and clipped means of whole planes, without a sort and without a wait for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+import numpy as np
+
+from gpucoadd.clipping import IQR_TO_SIGMA
+
+from ._compile import blocks, kernel
+
+_FILE = "plane_statistics.cu"
+_BLOCK, _PIECE, _RANKS = 256, 32 * 256, 6  # as there
+_SHIFTS = (24, 16, 8, 0)  # of the digits of a key, 8 bits each
+_SEARCHERS = 32  # blocks of a plane that look for a value: mostly the first finds one
+
+
+def samples(planes: Any, masks: Any, bits: int) -> Any:
+    """
+    The values that count in a statistic of their plane.
+
+    Moves 12 bytes a pixel.
+
+    Parameters
+    ----------
+    planes : cupy.ndarray, shape (k, y, x), float32
+    masks : cupy.ndarray, shape (k, y, x), int32
+    bits : int
+        Pixels that have one of them do not count.
+
+    Returns
+    -------
+    cupy.ndarray, shape (k, y * x), float32
+        The value where it is finite and its pixel has none of `bits`; +inf elsewhere.
+    """
+    out = cupy.empty((planes.shape[0], planes.shape[1] * planes.shape[2]), dtype=cupy.float32)
+    kernel(_FILE, "take_samples")(
+        (blocks(out.size, _BLOCK),),
+        (_BLOCK,),
+        (
+            cupy.ascontiguousarray(planes),
+            cupy.ascontiguousarray(masks),
+            np.int32(bits),
+            out,
+            np.int64(out.size),
+        ),
+    )
+    return out
+
+
+def all_nan(planes: Any) -> Any:
+    """
+    Whether a plane has nothing but NaN, for k planes.
+
+    Moves 4 bytes a pixel of the planes that are NaN everywhere; of the others, what comes before their first values.
+
+    Parameters
+    ----------
+    planes : cupy.ndarray, shape (k, y, x), float32
+
+    Returns
+    -------
+    cupy.ndarray, shape (k,), int32
+        1 or 0.
+    """
+    flags = cupy.ones(planes.shape[0], dtype=cupy.int32)
+    n = planes.shape[1] * planes.shape[2]
+    grid = (min(blocks(n, _BLOCK), _SEARCHERS), planes.shape[0])
+    kernel(_FILE, "find_all_nan")(grid, (_BLOCK,), (cupy.ascontiguousarray(planes), np.int32(n), flags))
+    return flags
+
+
+def quantiles(samples: Any, fractions: Sequence[float]) -> tuple[Any, Any]:
+    """
+    Linear quantiles of k samples (NumPy's default method), between exact order statistics.
+
+    Moves 16 bytes a sample: it is read four times.
+
+    Parameters
+    ----------
+    samples : cupy.ndarray, shape (k, n), float32
+        Those that are finite count. k at most 65535.
+    fractions : sequence of float
+        One to three, each from 0 to 1.
+
+    Returns
+    -------
+    quantiles : cupy.ndarray, shape (k, len(fractions)), float64
+        NaN where nothing counts.
+    n_samples : cupy.ndarray, shape (k,), int32
+        How many count.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer fractions, or one is out of range.
+    """
+    if not 1 <= len(fractions) <= _RANKS // 2 or not all(0 <= fraction <= 1 for fraction in fractions):
+        raise ValueError(f"fractions must be one to three numbers from 0 to 1, got {tuple(fractions)}; ask in parts")
+    k, n = samples.shape
+    samples = cupy.ascontiguousarray(samples)
+    counts = cupy.zeros((len(_SHIFTS), k, _RANKS, 256), dtype=cupy.uint32)
+    prefixes, rests = cupy.zeros((2, k, _RANKS), dtype=cupy.uint32)
+    n_samples = cupy.empty(k, dtype=cupy.int32)
+    out = cupy.empty((k, len(fractions)), dtype=cupy.float64)
+    three = [np.float64(fractions[min(i, len(fractions) - 1)]) for i in range(_RANKS // 2)]
+    count, pick = kernel(_FILE, "count_digits"), kernel(_FILE, "pick_digits")
+    for counted, shift in zip(counts, map(np.int32, _SHIFTS)):
+        count((blocks(n, _PIECE), k), (_BLOCK,), (samples, np.int32(n), prefixes, shift, counted))
+        pick(
+            (k,),
+            (_RANKS * 16,),
+            (counted, *three, np.int32(len(fractions)), shift, prefixes, rests, n_samples, out),
+        )
+    return out, n_samples
+
+
+def clipped_statistics(samples: Any, *, sigma: float, iterations: int) -> Any:
+    """
+    Mean, de-biased variance and number of the samples that stay after clipping, for k samples.
+
+    The rules are those of `gpucoadd.clipping.clipped_statistics`. Moves 16 bytes a sample, and 4 more each round.
+
+    Parameters
+    ----------
+    samples : cupy.ndarray, shape (k, n), float32
+        Those that are finite count. k at most 65535.
+    sigma : float
+        Half width of the clip in standard deviations.
+    iterations : int
+        Rounds, 1 or more.
+
+    Returns
+    -------
+    cupy.ndarray, shape (k, 3), float64
+        NaN, NaN, 0 where nothing stays; the variance of a single sample is NaN.
+
+    Raises
+    ------
+    ValueError
+        If there is no round.
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+    k, n = samples.shape
+    samples = cupy.ascontiguousarray(samples)
+    quartiles, n_samples = quantiles(samples, (0.25, 0.5, 0.75))
+    n_pieces = blocks(n, _PIECE)
+    sums = cupy.empty((k, n_pieces, 2), dtype=cupy.float64)
+    numbers = cupy.empty((k, n_pieces), dtype=cupy.int32)
+    out = cupy.empty((k, 3), dtype=cupy.float64)
+    add, settle = kernel(_FILE, "sum_kept"), kernel(_FILE, "settle")
+    widths = np.float64(sigma), np.float64(sigma * IQR_TO_SIGMA)
+    for iteration in range(iterations):
+        add(
+            (n_pieces, k),
+            (_BLOCK,),
+            (samples, np.int32(n), quartiles, n_samples, out, np.int32(iteration), *widths, sums, numbers),
+        )
+        settle((k,), (_BLOCK,), (sums, numbers, np.int32(n_pieces), quartiles, out))
+    return out
+
+
+def clipped_means(planes: Any, masks: Any, bits: int, *, sigma: float, iterations: int) -> Any:
+    """The means alone of `clipped_statistics`, of ``samples(planes, masks, bits)``; (k,) float64."""
+    return clipped_statistics(samples(planes, masks, bits), sigma=sigma, iterations=iterations)[:, 0]
