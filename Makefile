@@ -32,6 +32,9 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet -e . --group test
+# The tests run the kernels on the CPU, for which they want a C++ compiler: a large wheel, only where there is none.
+	{ command -v "$$CXX" || command -v g++ || command -v c++ || command -v clang++; } >/dev/null || \
+		$(BIN)/python -m pip install --quiet ziglang
 	touch $@
 
 $(VENV)/lint: $(VENV)/installed

@@ -226,7 +226,7 @@ def lay_out(tree: Path) -> None:
         if entry.name not in ("gpucoadd", "build", "dist") and not entry.name.startswith("."):
             (tree / entry.name).symlink_to(entry)
     for entry in (CHECKOUT / "gpucoadd").iterdir():
-        if entry.name != "__pycache__":
+        if entry.name not in ("__pycache__", "kernels", "fallback"):
             (tree / "gpucoadd" / entry.name).symlink_to(entry)
     for name in ("kernels", "fallback"):
         (tree / "gpucoadd" / name).symlink_to(CHECKOUT / name)

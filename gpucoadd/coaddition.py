@@ -220,10 +220,10 @@ def coadd(
     with using(stack_device(warps)), bounded(warps, work) as (direct, matched, work):
         schema = warps.schema.with_planes(*ADDED_PLANES)
         stacked = matched if config.stacking.warp_type == "psfMatched" else direct
+        template = _assemble(matched, config.template, work, step="template")  # direct warps may still be on their way
         prepared = _prepared(stacked, config.stacking, work, "weighing")
         epochs = kept_epochs(stacked, prepared)
         _check_psf_sigma(matched, epochs, config)
-        template = _assemble(matched, config.template, work, step="template")
         artifacts = search(matched, template, config, epochs, work)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
         edits = _mask_edits(artifacts, schema, config.stacking)

@@ -333,19 +333,29 @@ def _check_variance(name: str, value: Any) -> float | None:
 
 
 def _check_not_negative(sides: Sequence[Side]) -> None:
-    """Raise ValueError if a variance that counts is negative; waits for the device, as a rule once."""
-    least = [side.image.variance.min() for side in sides]
-    if np.all(to_host(array_module(*least).stack(least)) >= 0):  # quick, and not so where there is a NaN
-        return
-    for side in sides:
-        variance, mask = side.image.variance, side.image.mask
-        xp = array_module(variance)
-        n = int(xp.count_nonzero((variance < 0) & xp.isfinite(variance) & ((mask & side.bits) == 0)))
+    """Raise ValueError if a variance that counts is negative; waits for the device, once."""
+    for side, n in zip(sides, _n_negative(sides)):
         if n:
             raise ValueError(
                 f"the variance plane of the {side.name} image is negative at {n} pixels that count; mask them, or set "
                 "them to NaN"
             )
+
+
+def _n_negative(sides: Sequence[Side]) -> list[int]:
+    """How many pixels that count have a negative variance, for each side."""
+    planes = [(side.image.variance, side.image.mask, side.bits) for side in sides]
+    xp = array_module(planes[0][0])
+    if is_host(xp):
+        # The minimum is quick, and not 0 or more where there is a NaN.
+        return [
+            0 if float(v.min()) >= 0 else int(np.count_nonzero((v < 0) & np.isfinite(v) & ((mask & bits) == 0)))
+            for v, mask, bits in planes
+        ]
+    counts = xp.zeros(len(sides), xp.uint64)
+    for number, plane in enumerate(planes):
+        launchers(counts, "windows").count_negative(*plane, counts[number : number + 1])
+    return to_host(counts).tolist()
 
 
 def middle(image: MaskedImage) -> tuple[float, float]:

@@ -151,8 +151,8 @@ def _limits(
         difference = image if template is None else image - template[0]
     if exclude:
         difference = xp.where((mask & exclude) != 0, xp.float32(0), difference)
-    finite = xp.where(xp.isfinite(difference), difference, xp.float32(xp.inf)).reshape(len(image), -1)
-    variances = to_host(primitives.clipped_statistics(finite, sigma=3.0, iterations=3))[:, 1].tolist()
+    samples = difference.reshape(len(image), -1)
+    variances = to_host(primitives.clipped_statistics(samples, sigma=3.0, iterations=3))[:, 1].tolist()
     # "variance" is, in LSST too, a multiple of the standard deviation
     return tuple(config.threshold * math.sqrt(max(v, 0.0)) if not math.isnan(v) else math.inf for v in variances)
 

@@ -62,7 +62,8 @@ def by_epochs(
 
     def run(pieces: Sequence[slice]) -> Iterator[R]:
         groups = read_groups(warps, [(indices[piece], rows) for piece in pieces], threads=work.threads)
-        return (function(piece, planes) for piece, planes in zip(pieces, groups, strict=True))
+        for piece, planes in zip(pieces, groups, strict=True):
+            yield function(piece, planes)
 
     size = group_size(len(indices), n_pixels, bytes_per_sample=_bytes_per_sample(warps), memory=work.memory)
     yield from in_pieces(run, len(indices), size, what="epochs")
@@ -79,7 +80,8 @@ def by_rows(
 
     def run(pieces: Sequence[slice]) -> Iterator[R]:
         bands = read_groups(warps, [(indices, rows) for rows in pieces], threads=work.threads)
-        return (function(rows, planes) for rows, planes in zip(pieces, bands, strict=True))
+        for rows, planes in zip(pieces, bands, strict=True):
+            yield function(rows, planes)
 
     _, n_rows, n_columns = warps.shape
     size = host_rows

@@ -329,6 +329,50 @@ class WarpStack(Frozen):
         planes = [read(epoch, slice(0, self.shape[1]))[which] for epoch in range(self.shape[0])]
         return array_module(*planes).stack(planes)
 
+    def to_device(self, device: str = "cuda") -> WarpStack:
+        """
+        The stack, and its twins, for work on a device.
+
+        Nothing is copied now. Steps bring planes to the device when they need them, by way of pinned memory and beside
+        the work on others; `coadd` and `assemble` keep them there as far as its memory allows.
+
+        Parameters
+        ----------
+        device : str
+            "cuda" or "cuda:N"; "auto" takes a device if there is one; "cpu" gives the stack back as it is.
+
+        Returns
+        -------
+        WarpStack
+            The stack itself, if its pixels are on that device already.
+
+        Raises
+        ------
+        ImportError, RuntimeError, ValueError
+            As from `gpucoadd.backend.resolve_device`; also ValueError if the pixels are on another device.
+        """
+        from . import backend, upload
+        from .memory import stack_device
+
+        kind, number = backend.resolve_device(device)
+        present, wanted = stack_device(self), None if kind == "cpu" else number
+        if present == wanted:
+            return self
+        if present is not None or wanted is None:
+            raise ValueError(f"the warps are on cuda:{present} and cannot go to {device}; read them from there anew")
+        files = upload.HostArrays(self.source) if self.source.in_memory else self.source
+        return WarpStack.from_source(
+            upload.DeviceSource(files, number),  # type: ignore[arg-type]
+            schema=self.schema,
+            psf_sigma=self.psf_sigma,
+            epochs=self.epochs,
+            psf_matched=None if self.psf_matched is None else self.psf_matched.to_device(device),
+            origin=self.origin,
+            wcs=self.wcs,
+            unit=self.unit,
+            inputs=self.inputs,
+        )
+
     def __repr__(self) -> str:
         twins = "without twins" if self.psf_matched is None else f"{self.psf_matched.shape[0]} twins"
         return f"WarpStack({self.shape[0]} epochs of {self.shape[1]} x {self.shape[2]}, {twins}, unit={self.unit!r})"

@@ -56,16 +56,10 @@ def _fallback_value(image: Array, config: Interpolation) -> float:
     elif config.fallback == "MEAN":
         value = _mean(image)
     elif config.fallback == "MEANCLIP":
-        value = float(to_host(primitives.clipped_statistics(_finite(image), sigma=3.0, iterations=3))[0, 0])
+        value = float(to_host(primitives.clipped_statistics(image.reshape(1, -1), sigma=3.0, iterations=3))[0, 0])
     else:
-        value = float(to_host(primitives.quantiles(_finite(image), (0.5,))[0])[0, 0])
+        value = float(to_host(primitives.quantiles(image.reshape(1, -1), (0.5,))[0])[0, 0])
     return 0.0 if value < 0 and not config.negative_fallback else value
-
-
-def _finite(image: Array) -> Array:
-    """All pixels as one sample (1, n), +inf for those that do not count."""
-    xp = array_module(image)
-    return xp.where(xp.isfinite(image), image, np.float32(np.inf)).reshape(1, -1)
 
 
 def _mean(image: Array) -> float:

@@ -11,14 +11,15 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
 from .backend import Array, device_module, device_of, free_bytes, free_memory, out_of_memory, using
 from .images import ArraySource, PlaneSource, WarpStack
-from .reading import Planes, array_planes, together, upload_groups
+from .reading import Planes, array_planes, together
 from .workers import Work, check_memory, cut
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,10 @@ T = TypeVar("T")
 def stack_device(warps: WarpStack) -> int | None:
     """Number of the device that the pixels of a stack are given on; None for the host."""
     source = warps.source
-    return device_of(source.image) if isinstance(source, ArraySource) else getattr(source, "device", None)
+    if isinstance(source, ArraySource) and not isinstance(source, _Arriving):
+        return device_of(source.image)
+    device: int | None = getattr(source, "device", None)
+    return device
 
 
 def memory_bound(memory: int | None, warps: WarpStack) -> int:
@@ -176,7 +180,8 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
 
     The bound holds for all but the interpreter and inputs in memory. What is left after the results and one epoch
     at work goes, one half to decoded epochs, the matched first since they are needed most often, the other to the
-    work; the `Work` given back says how much. On a device those epochs are read now, and the others again and again.
+    work; the `Work` given back says how much. On a device those epochs are on their way from now on, and whoever asks
+    for the first of a stack waits for all of them; the others are read again and again.
     """
     matched = warps if warps.psf_matched is None else warps.psf_matched
     n_epochs, n_rows, n_columns = warps.shape
@@ -197,13 +202,14 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
         return
     room = work.memory // 2 // (_BYTES_PER_PIXEL * n_rows * n_columns)
     matched_room = min(room, matched.shape[0])
-    kept_matched = _keep(matched, matched_room, work)
-    kept_direct = kept_matched if matched is warps else _keep(warps, room - matched_room, work)
-    yield kept_direct, kept_matched, work._replace(memory=work.memory // 2)
+    with ExitStack() as arrivals:
+        kept_matched = _keep(matched, matched_room, work, arrivals)
+        kept_direct = kept_matched if matched is warps else _keep(warps, room - matched_room, work, arrivals)
+        yield kept_direct, kept_matched, work._replace(memory=work.memory // 2)
 
 
-def _keep(warps: WarpStack, n_epochs: int, work: Work) -> WarpStack:
-    """The stack, which keeps so many of its epochs in memory."""
+def _keep(warps: WarpStack, n_epochs: int, work: Work, arrivals: ExitStack) -> WarpStack:
+    """The stack, which keeps so many of its epochs in memory; `arrivals` ends what is still under way."""
     source: PlaneSource
     if warps.source.in_memory:
         return warps
@@ -212,7 +218,7 @@ def _keep(warps: WarpStack, n_epochs: int, work: Work) -> WarpStack:
     elif n_epochs < 1:
         return warps
     else:
-        source = _resident(warps.source, min(n_epochs, warps.shape[0]), work)
+        source = _resident(warps.source, min(n_epochs, warps.shape[0]), work, arrivals)
     return WarpStack.from_source(
         source,
         schema=warps.schema,
@@ -225,23 +231,55 @@ def _keep(warps: WarpStack, n_epochs: int, work: Work) -> WarpStack:
     )
 
 
-def _resident(source: Any, n_epochs: int, work: Work) -> PlaneSource:
-    """A source on a device whose first epochs are there: all of them if they fit, and then it is in memory."""
-    shape = source.shape[1:]
-
-    def allocate(n: int) -> Planes:
-        xp = device_module()
-        return tuple(xp.empty((n, *shape), dtype=dtype) for dtype in (np.float32, np.float32, np.int32))  # type: ignore
-
+def _resident(source: Any, n_epochs: int, work: Work, arrivals: ExitStack) -> PlaneSource:
+    """A source on a device that has its first epochs there: all of them if they fit, and then it is in memory."""
     with using(source.device):
-        planes = at_most(allocate, n_epochs, what="epochs")
-        n_epochs = planes[0].shape[0]
-        rows = slice(0, shape[0])
-        groups = (([epoch], rows, tuple(plane[epoch : epoch + 1] for plane in planes)) for epoch in range(n_epochs))
-        for done, _ in enumerate(upload_groups(source, groups, work.threads, ahead=work.threads)):
-            work.progress("reading", done + 1, n_epochs)
-    kept = ArraySource(*planes)
-    return kept if n_epochs == source.shape[0] else _PartlyResident(kept, source)
+        kept = at_most(lambda n: _Arriving(source, n, work), n_epochs, what="epochs")
+    arrivals.callback(kept.abandon)
+    return kept if kept.shape[0] == source.shape[0] else _PartlyResident(kept, source)
+
+
+class _Arriving(ArraySource):
+    """Arrays on a device that are being filled from elsewhere, while nobody asks for them."""
+
+    def __init__(self, source: Any, n_epochs: int, work: Work) -> None:
+        xp = device_module()
+        self.shape, self.device = (n_epochs, *source.shape[1:]), source.device
+        self._planes = tuple(xp.empty(self.shape, dtype=dtype) for dtype in (np.float32, np.float32, np.int32))
+        self._progress = work.progress
+        self._pool = ThreadPoolExecutor(work.threads)
+        self._transfers: list[Any] = []
+        try:
+            for epoch in range(n_epochs):
+                target = tuple(plane[epoch : epoch + 1] for plane in self._planes)
+                transfer = source.start([epoch], slice(0, self.shape[1]), self._pool.submit, target)
+                self._transfers.append(transfer)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _plane(self, which: int) -> Array:
+        """One of the arrays, when all have been filled; ValueError if a file cannot be decoded."""
+        n_epochs = self.shape[0]
+        try:
+            while self._transfers:
+                self._transfers[0].finish()
+                del self._transfers[0]
+                self._progress("reading", n_epochs - len(self._transfers), n_epochs)
+        except BaseException:
+            self.abandon()
+            raise
+        return self._planes[which]
+
+    image = property(lambda self: self._plane(0))  # type: ignore[assignment]
+    variance = property(lambda self: self._plane(1))  # type: ignore[assignment]
+    mask = property(lambda self: self._plane(2))  # type: ignore[assignment]
+
+    def abandon(self) -> None:
+        """Give up what is still under way."""
+        while self._transfers:
+            self._transfers.pop().abandon()
+        self._pool.shutdown()
 
 
 class _PartlyResident:

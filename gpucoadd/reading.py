@@ -45,8 +45,8 @@ def read_epochs(warps: WarpStack, epochs: Sequence[int], rows: slice, *, threads
     source = warps.source
     if isinstance(source, ArraySource):
         return array_planes(source, epochs, rows)
-    planes = in_order(lambda epoch: source.read(epoch, rows), epochs, threads=threads)
-    return together([tuple(plane[None] for plane in epoch) for epoch in planes])  # type: ignore[misc]
+    found = in_order(lambda epoch: source.read(epoch, rows), epochs, threads=threads)
+    return together([(image[None], variance[None], mask[None]) for image, variance, mask in found])
 
 
 def array_planes(source: ArraySource, epochs: Sequence[int], rows: slice) -> Planes:

@@ -233,6 +233,14 @@ def _close_all(exposures: OrderedDict[int, Exposure]) -> None:
     exposures.clear()
 
 
+def span(rows: slice, n_rows: int) -> tuple[int, int]:
+    """First row of a slice of `n_rows`, and the row behind its last; ValueError if its step is not 1."""
+    start, stop, step = rows.indices(n_rows)
+    if step != 1:
+        raise ValueError(f"rows must be a slice of step 1, got {rows}")
+    return start, max(start, stop)
+
+
 Fill = Callable[[int, np.ndarray], None]  # (first item, flat array to be filled with the items from there on)
 
 
@@ -371,10 +379,7 @@ class FitsSource:
 
     def span(self, rows: slice) -> tuple[int, int]:
         """First row of a slice, and the row behind its last; ValueError if its step is not 1."""
-        start, stop, step = rows.indices(self.shape[1])
-        if step != 1:
-            raise ValueError(f"rows must be a slice of step 1, got {rows}")
-        return start, max(start, stop)
+        return span(rows, self.shape[1])
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

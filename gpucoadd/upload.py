@@ -15,22 +15,22 @@ stream waits for what the caller had asked for when it started the transfer, and
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .backend import Array, device_module, using
+from .images import PlaneSource
 from .reading import Planes
-from .sources import Fill, FitsSource
+from .sources import Fill, FitsSource, span
 from .workers import cut
 
-_STAGING_BYTES = (
-    8 << 20
-)  # a copy of this length is at full speed, and a thread that fills the next one is not far behind
+_STAGING_BYTES = 8 << 20  # long for the bus, whose cost per copy is lost in it; short beside a plane
 _SPARE = 2  # buffers that rest at least, for their copies may still run
 _NARROW = 1 << 16
 
@@ -162,13 +162,38 @@ class Transfer:
         self._uploader.stream.synchronize()
 
 
+class HostArrays:
+    """A stack of NumPy arrays, as `DeviceSource` reads files."""
+
+    seconds_reading = 0.0
+
+    def __init__(self, source: PlaneSource) -> None:
+        self.shape, self._source = source.shape, source
+
+    def read(self, epoch: int, rows: slice) -> Planes:
+        """Views."""
+        return self._source.read(epoch, rows)
+
+    @contextlib.contextmanager
+    def raw(self, epoch: int, rows: slice) -> Iterator[None]:
+        """Never: they are no bytes of a file."""
+        yield None
+
+    def span(self, rows: slice) -> tuple[int, int]:
+        """As `FitsSource.span`."""
+        return span(rows, self.shape[1])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class DeviceSource:
     """
-    Planes from files, on a device.
+    Planes from files, or from host memory, on a device.
 
     Parameters
     ----------
-    files : FitsSource
+    files : FitsSource or HostArrays
     device : int
 
     Attributes
@@ -182,7 +207,7 @@ class DeviceSource:
 
     in_memory = False
 
-    def __init__(self, files: FitsSource, device: int) -> None:
+    def __init__(self, files: FitsSource | HostArrays, device: int) -> None:
         self.shape, self.device = files.shape, device
         self._files, self._uploader = files, Uploader(device)
 

@@ -3,7 +3,7 @@
 // A block owns a cell: the rows y_edges[i] to y_edges[i + 1] and the columns x_edges[j] to x_edges[j + 1] of a plane.
 // It finds median and quartiles by radix selection (as in plane_statistics.cu, with counts in shared memory) and clips
 // about them, then about the clipped mean. The first KEPT pixels stay in shared memory, which is all of a cell of
-// 32 x 32; those of a larger cell are read again each time. Pixels that do not count are +inf.
+// 32 x 32; those of a larger cell are read again each time. Masked pixels are +inf; only finite values count.
 
 const int BLOCK = 128, KEPT = 1024; // threads as in cell_means.py
 const int RANKS = 6;                // two neighbouring elements for each quartile
@@ -17,8 +17,7 @@ struct Cell {
 
 __device__ inline float read_pixel(const Cell& cell, int i) {
     const int64 pixel = (int64)(cell.y + i / cell.width) * cell.n_columns + cell.x + i % cell.width;
-    const float value = cell.image[pixel];
-    return is_finite(value) && (cell.mask[pixel] & cell.bits) == 0 ? value : __uint_as_float(0x7f800000u);
+    return (cell.mask[pixel] & cell.bits) == 0 ? cell.image[pixel] : __uint_as_float(0x7f800000u);
 }
 
 __device__ inline float sample(const Cell& cell, int i) { return i < KEPT ? cell.kept[i] : read_pixel(cell, i); }

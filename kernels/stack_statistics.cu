@@ -216,7 +216,7 @@ struct Ordered {
     }
 };
 #else
-// Unsigned numbers in the order of the floats they stand for.
+// Unsigned numbers in the order of the floats they stand for, NaN last.
 __device__ inline unsigned int key_of(float value) {
     unsigned int bits = __float_as_uint(value);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -238,10 +238,8 @@ struct Ordered {
         for (int bit = 31; bit >= 0; bit--) {
             unsigned int trial = key | 1u << bit;
             int below = 0;
-            for (int epoch = 0; epoch < n_epochs; epoch++) {
-                float value = samples[epoch];
-                below += value == value && key_of(value) < trial;
-            }
+            for (int epoch = 0; epoch < n_epochs; epoch++)
+                below += key_of(samples[epoch]) < trial;
             if (below <= rank) key = trial;
         }
         return value_of(key);

@@ -38,6 +38,17 @@ extern "C" __global__ void sample_windows(const PLANE* __restrict__ plane, const
     }
 }
 
+// How many of the n pixels of a plane are negative, finite and have none of `bits`; added to `count`.
+extern "C" __global__ void count_negative(const PLANE* __restrict__ plane, const int* __restrict__ mask, int bits, int64 n,
+                                          unsigned long long* count) {
+    unsigned long long found = 0;
+    for (int64 pixel = thread_number(); pixel < n; pixel += (int64)gridDim.x * blockDim.x) {
+        const PLANE value = plane[pixel];
+        if (value < 0 && finite(value) && (mask[pixel] & bits) == 0) ++found;
+    }
+    if (found) atomicAdd(count, found);
+}
+
 // Sum and number of the finite pixels in some rows of a window: sums (part, piece, 2). Blocks (piece, part).
 extern "C" __global__ void sum_finite(const PLANE* __restrict__ plane, const int* __restrict__ corners, int n_columns,
                                       int height, int width, double* __restrict__ sums) {

@@ -12,7 +12,8 @@ from ._compile import blocks, kernel
 _FILE = "windows.cu"
 _BLOCK = 256  # as there
 _MOST = 65535  # blocks along the second axis of a grid, and the third
-_PIECES = 2048  # blocks that add up the pixels of all windows: enough to fill a device
+_FULL = 2048  # blocks that keep a device busy
+_PIECE = 4096  # pixels, at least, that a block of threads adds up
 _TYPES = {"float32": "float", "float64": "double"}
 VARIANTS = {
     _FILE: [
@@ -49,6 +50,26 @@ def sample_windows(plane: Any, mask: Any, bits: int, corners: Any, size: Shape, 
     return samples
 
 
+def count_negative(plane: Any, mask: Any, bits: int, count: Any) -> None:
+    """
+    Add the number of a plane's pixels that are negative, finite and without one of `bits` to `count`.
+
+    Moves 4 or 8 bytes a pixel.
+
+    Parameters
+    ----------
+    plane : cupy.ndarray, shape (y, x), float32 or float64
+    mask : cupy.ndarray, shape (y, x), int32
+    bits : int
+    count : cupy.ndarray, shape (1,), uint64
+        Written to.
+    """
+    grid = min(blocks(plane.size, _BLOCK), _FULL)
+    kernel(_FILE, "count_negative", _macros({"PLANE": plane}))(
+        (grid,), (_BLOCK,), (*_contiguous(plane, mask), np.int32(bits), np.int64(plane.size), count)
+    )
+
+
 def finite_means(plane: Any, corners: Any, size: Shape) -> Any:
     """
     Means of the finite pixels of n windows, (n,) float64; 0 where there is none.
@@ -56,7 +77,7 @@ def finite_means(plane: Any, corners: Any, size: Shape) -> Any:
     Moves 4 or 8 bytes a pixel of a window. Parameters as in `sample_windows`.
     """
     n, (height, width) = len(corners), size
-    n_pieces = min(height, max(1, _PIECES // n))
+    n_pieces = min(height, _FULL, blocks(height * width, _PIECE))  # whatever n: no sum depends on other windows
     sums, means = cupy.empty((n, n_pieces, 2), cupy.float64), cupy.empty(n, cupy.float64)
     kernel(_FILE, "sum_finite", _macros({"PLANE": plane}))(
         (n_pieces, n),

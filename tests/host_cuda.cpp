@@ -60,8 +60,8 @@ struct Block {
     std::vector<char> shared;
 };
 
-static const size_t STACK = 1 << 16;
-static const ulonglong STACK_END = 0x5afe57ac5afe57acull;
+static const size_t STACK = 1 << 16; // of each thread; as much again lies below, where too much use is noticed
+static const size_t MARK = 512;
 static const char *const EXCHANGES[] = {"__syncwarp", "a ballot or vote", "a shuffle", "__match_any_sync"};
 
 static struct {
@@ -236,11 +236,18 @@ ulonglong meet(Exchange exchange, unsigned mask, ulonglong value, int source, in
     return self->value;
 }
 
+static void mark_end(char *stack) { memset(stack + STACK - MARK, 0x5a, MARK); }
+
+static bool end_is_marked(const char *stack) {
+    const char *mark = stack + STACK - MARK;
+    return *mark == 0x5a && !memcmp(mark, mark + 1, MARK - 1);
+}
+
 static void fiber_main() {
     for (;;) {
         now.kernel(now.args);
         Fiber *self = now.current;
-        if (*(ulonglong *)self->stack != STACK_END) FAIL("a thread used more than %zu bytes of stack", STACK);
+        if (!end_is_marked(self->stack)) FAIL("a thread used more than %zu bytes of stack", STACK);
         self->wait = DONE;
         self->block->n_done++;
         pause();
@@ -260,16 +267,16 @@ static void loop_main() {
 static Fiber *idle_fiber(void (*start)(), bool as_left) {
     if (now.idle.empty()) {
         now.idle.push_back(new Fiber());
-        now.idle.back()->stack = (char *)malloc(STACK);
+        now.idle.back()->stack = (char *)malloc(2 * STACK);
     }
     Fiber *fiber = now.idle.back();
     now.idle.pop_back();
     if (fiber->made && as_left) return fiber; // waits in fiber_main for its next thread
     fiber->made = false;
-    *(ulonglong *)fiber->stack = STACK_END;
+    mark_end(fiber->stack);
     getcontext(&fiber->first);
     fiber->first.uc_stack.ss_sp = fiber->stack;
-    fiber->first.uc_stack.ss_size = STACK;
+    fiber->first.uc_stack.ss_size = 2 * STACK;
     fiber->first.uc_link = nullptr;
     makecontext(&fiber->first, start, 0);
     return fiber;

@@ -14,6 +14,7 @@ import ctypes
 import functools
 import getpass
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -89,11 +90,14 @@ def compiler() -> tuple[str, ...]:
     """Command that compiles C++; empty when there is none. The environment variable CXX comes first."""
     for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++"):
         words = name.split()
-        if words and shutil.which(words[0]):
+        # Asked for its version, as on a Mac without developer tools g++ is there and does nothing.
+        if (
+            words
+            and shutil.which(words[0])
+            and not subprocess.run([*words, "--version"], capture_output=True).returncode
+        ):
             return (shutil.which(words[0]), *words[1:])
-    try:
-        import ziglang  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("ziglang") is None:
         return ()
     return (sys.executable, "-m", "ziglang", "c++")
 
@@ -272,7 +276,7 @@ class _Watch:
         self.deadline, self.name, self.pid = None, "", None
 
     def start(self, name: str) -> None:
-        self.name, self.deadline = name, time.monotonic() + SECONDS + 5
+        self.name, self.deadline = name, time.monotonic() + 1.1 * SECONDS + 1
         if self.pid != os.getpid():
             self.pid = os.getpid()
             threading.Thread(target=self._run, daemon=True).start()
@@ -408,7 +412,7 @@ class Function:
         if len(args) != len(self.parameters):
             names = ", ".join(p.name for p in self.parameters)
             raise TypeError(f"kernel {self.name} takes {len(self.parameters)} arguments ({names}), got {len(args)}")
-        self._module._before(self.name, args)
+        self._module._before(self.name, args, stream)
         values = []
         for parameter, given in zip(self.parameters, args, strict=True):
             label = f"{parameter.name!r} of kernel {self.name}"
@@ -524,8 +528,8 @@ class RawModule:
         """NumPy array behind an argument; the stand-in for CuPy has its own arrays."""
         return getattr(given, "_host", given)
 
-    def _before(self, name: str, args: Sequence[Any]) -> None:
-        """Called with the arguments of every launch."""
+    def _before(self, name: str, args: Sequence[Any], stream: Any) -> None:
+        """Called with what every launch is given."""
 
     def line(self, message: str) -> str:
         """The line of the source that a message of host_cuda.h speaks of."""

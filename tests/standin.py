@@ -113,7 +113,7 @@ def _arrays_in(value):
             yield from _arrays_in(part)
 
 
-def _start_work(arrays):
+def _start_work(arrays, stream=None):
     """Refuse arrays of another device than the current one; let the work in the stream go first."""
     for array in arrays:
         if array._device != _current_device():
@@ -121,7 +121,7 @@ def _start_work(arrays):
                 f"Array device must be same as the current device: array device = {array._device} "
                 f"while current = {_current_device()}"
             )
-    _current_stream()._catch_up()
+    (stream or _current_stream())._catch_up()
 
 
 def _operate(name, operands, call, out=None):
@@ -686,9 +686,9 @@ class RawModule(hostcuda.RawModule):
             raise TypeError(f"{label} must be a device array, got a NumPy array")
         return super()._host(given, label)
 
-    def _before(self, name, args):
+    def _before(self, name, args, stream):
         arrays = list(_arrays_in(args))
-        _start_work(arrays)
+        _start_work(arrays, stream)
         _add(launches=1, bytes_moved=sum(a.nbytes for a in arrays))
 
 

@@ -169,7 +169,10 @@ def test_noise_is_what_the_variance_says(field, twins):
         scaled[trail.epoch, trail.distance(160) < 20] = np.nan
     quartiles = np.nanpercentile(scaled, (25, 75), axis=(1, 2))  # of which cosmic rays do not matter
     np.testing.assert_allclose((quartiles[1] - quartiles[0]) / 1.349, 1.0, atol=0.05)
-    assert ((warps.mask & warps.schema.bitmask("NO_DATA")) != 0).tolist() == np.isnan(warps.image).tolist()
+    no_data = (warps.mask & warps.schema.bitmask("NO_DATA")) != 0
+    assert_array_equal(np.isnan(warps.image), no_data)
+    assert_array_equal(np.isnan(warps.variance), no_data)
+    assert no_data.all(axis=0).sum() > 100  # there is work for the interpolation
     assert (warps.variance[~np.isnan(warps.image)] > 0).all()
 
 
@@ -189,7 +192,7 @@ def test_trails_are_found_and_the_sky_is_kept(field):
     assert coadd.clipped.mean() < 0.1
     assert abs(np.nanmedian(coadd.image - field.sky)) < 1.0
     filled = (coadd.mask & coadd.schema.bitmask("INTRP")) != 0
-    assert 0 < filled.mean() < 0.2  # there is work for the interpolation
+    assert 0 < filled.mean() < 0.2
 
 
 def test_difference_is_whitened():
@@ -277,9 +280,21 @@ def test_each_call_does_what_its_line_says():
         padded = calls[f"FFT pair{precision}"]()
         image = bench.difference.difference.image
         np.testing.assert_allclose(padded[:SIZE, :SIZE], image, atol=1e-3)
-        assert calls[f"decorrelate{precision}"]().fft_shape == padded.shape
+        corrected = calls[f"decorrelate{precision}"]()
+        assert corrected.fft_shape == padded.shape
+        assert corrected.config.precision == precision.removeprefix(", ") or precision == ""
     assert padded.dtype == np.float32
     assert calls["decorrelate in cells"]().cells is not None
+
+
+def test_primitives_get_what_a_search_gives_them(monkeypatch):
+    bench = bench_steps.Bench(np, size=SIZE, n_epochs=N_EPOCHS, seed=1, threads=1)
+    wanted = {"grow": bench.detected, "label": bench.grown}
+    for name, flags in wanted.items():
+        seen = []
+        monkeypatch.setattr(bench_steps.primitives, name, lambda given, *more, seen=seen, **options: seen.append(given))
+        next(step for step in bench_steps.STEPS if step.name == name).build(bench)()
+        assert len(seen) == N_EPOCHS and all(one is other for one, other in zip(seen, flags, strict=True))
 
 
 def test_only_the_pixels_that_are_asked_for_are_made(monkeypatch):
@@ -323,7 +338,7 @@ def test_what_cannot_be_asked_for(settings, message):
 
 
 def test_pixels_that_do_not_fit_are_not_begun(monkeypatch):
-    monkeypatch.setattr(bench_steps, "make_field", None)
+    monkeypatch.setattr(benchmarking, "_speeds", None)  # what comes next
     with pytest.raises(
         ValueError, match=r"--size 60000 with --epochs 900 takes about .* GiB of host memory and .* free"
     ):
@@ -379,7 +394,8 @@ def test_what_was_measured_before_an_interrupt_is_kept(tmp_path, monkeypatch, ca
         (["--json", "{folder}"], "it is a folder"),
     ],
 )
-def test_mistakes_are_one_line(words, message, tmp_path, capsys):
+def test_mistakes_are_one_line(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmarking, "_speeds", None)  # none gets that far
     words = [word.format(folder=tmp_path) for word in words]
     device = [] if "--device" in words else ["--device", "cpu"]
     assert cli.main(["bench", *words, *device]) == 2

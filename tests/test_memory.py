@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 
 import hostcuda
@@ -19,6 +20,8 @@ from gpucoadd import backend, memory
 from gpucoadd.fits import read_warps
 from gpucoadd.images import ArraySource
 from gpucoadd.reading import read_epochs, read_groups
+from gpucoadd.sources import FitsSource
+from gpucoadd.upload import Transfer
 from gpucoadd.workers import Work
 
 PLANES = ("image", "variance", "mask")
@@ -235,10 +238,8 @@ def bound_for(n_epochs, n_kept):
 def counted(monkeypatch):
     """Epochs that are read from files, in order of name."""
     reads = []
-    raw = gpucoadd.sources.FitsSource.raw
-    monkeypatch.setattr(
-        gpucoadd.sources.FitsSource, "raw", lambda self, epoch, rows: reads.append(epoch) or raw(self, epoch, rows)
-    )
+    raw = FitsSource.raw
+    monkeypatch.setattr(FitsSource, "raw", lambda self, epoch, rows: reads.append(epoch) or raw(self, epoch, rows))
     return reads
 
 
@@ -248,14 +249,13 @@ def test_a_stack_that_fits_is_read_once(cupy, tmp_path, monkeypatch, caplog):
     told = []
     work = Work(bound_for(5, 9), 2, lambda *step: told.append(step))
     with memory.bounded(warps, work) as (direct, matched, _):
-        assert sorted(reads) == [0, 0, 1, 1, 2, 2, 3, 3, 4]
-        for kept, stack in (direct, warps), (matched, warps.psf_matched):
+        for kept, stack in (matched, warps.psf_matched), (direct, warps):
             assert isinstance(kept.source, ArraySource) and memory.stack_device(kept) == 1
             assert kept.epochs == stack.epochs and kept.inputs == stack.inputs
             image, _, _ = read_epochs(kept, [1, 2], slice(3, 9))
             assert np.shares_memory(image._host, kept.image._host)
     assert told == [("reading", i, 4) for i in range(1, 5)] + [("reading", i, 5) for i in range(1, 6)]
-    assert len(reads) == 9
+    assert sorted(reads) == [0, 0, 1, 1, 2, 2, 3, 3, 4]
     for name in PLANES:
         host = read_warps(tmp_path / "a", psf_matched=tmp_path / "b", device="cpu")
         assert_array_equal(getattr(direct, name).get(), getattr(host, name))
@@ -271,6 +271,7 @@ def test_what_does_not_fit_is_read_again(cupy, tmp_path, monkeypatch, epochs):
     warps, host = (read_warps(folder, device=device) for device in ("cuda", "cpu"))
     reads = counted(monkeypatch)
     with memory.bounded(warps, Work(bound_for(5, 2), 2)) as (kept, matched, _):
+        kept.source.read(0, slice(0, 1))
         assert matched is kept and sorted(reads) == [0, 1]
         reads.clear()
         for rows in slice(0, 40), slice(7, 20):
@@ -309,17 +310,48 @@ def test_damaged_files_are_named_when_they_are_kept(cupy, tmp_path):
     warps.source.close()
     path = tmp_path / "a" / "1.fits"
     path.write_bytes(path.read_bytes()[:-8000])
-    with pytest.raises(ValueError, match=r"1\.fits is truncated"), memory.bounded(warps, Work(1 << 30, 2)):
-        pass
+    with pytest.raises(ValueError, match=r"1\.fits is truncated"):
+        with memory.bounded(warps, Work(1 << 30, 2)) as (kept, _, _):
+            read_epochs(kept, [0], slice(0, 40))
+
+
+def test_what_nobody_asked_for_is_given_up(cupy, tmp_path, monkeypatch):
+    """A step that fails leaves no thread and no copy behind."""
+    warps = read_warps(write_stack(tmp_path / "a", 4), device="cuda")
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="a step"), memory.bounded(warps, Work(1 << 30, 2)) as (kept, _, _):
+        raise RuntimeError("a step")
+    assert threading.active_count() == before and not kept.source._transfers
+    assert warps.source._uploader.stream.done
+
+
+def test_damaged_files_are_named_when_they_are_read_again(cupy, tmp_path):
+    warps = read_warps(write_stack(tmp_path / "a", 3), device="cuda")
+    warps.source.close()
+    path = tmp_path / "a" / "1.fits"
+    path.write_bytes(path.read_bytes()[:-8000])
     with pytest.raises(ValueError, match=r"1\.fits is truncated"):
         with memory.bounded(warps, Work(bound_for(3, 1), 2)) as (kept, _, _):
             read_epochs(kept, [0, 1], slice(0, 40))
 
 
-def test_a_damaged_file_leaves_no_copy_behind(cupy, tmp_path):
-    """The other epochs of its group are given up too, those behind a kept one among them."""
+def test_a_damaged_file_leaves_no_copy_behind(cupy, tmp_path, monkeypatch):
+    """The other epochs of its group are given up too, those behind a kept one among them, however late they come."""
     warps = read_warps(write_stack(tmp_path / "a", 4), device="cuda")
+    given_up = threading.Event()
+    abandon, raw = Transfer.abandon, FitsSource.raw
+
+    def told(self):
+        abandon(self)
+        given_up.set()
+
+    def late(self, epoch, rows):
+        assert epoch != 3 or given_up.wait(10)
+        return raw(self, epoch, rows)
+
     with memory.bounded(warps, Work(bound_for(4, 1), 2)) as (kept, _, _):
+        monkeypatch.setattr(Transfer, "abandon", told)
+        monkeypatch.setattr(FitsSource, "raw", late)
         warps.source.close()
         path = tmp_path / "a" / "2.fits"
         path.write_bytes(path.read_bytes()[:-8000])

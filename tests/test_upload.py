@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 
+import goldens
 import hostcuda
 import numpy as np
 import pytest
@@ -413,3 +414,24 @@ def test_coadd_from_files_on_the_second_device(cupy, tmp_path, compression, capl
     assert_array_equal(backend.to_host(device.clipped), host.clipped)
     assert backend.device_of(cupy.zeros(1)) == 0
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_stack_in_host_memory_goes_to_a_device():
+    golden = goldens.load(goldens.DATA / "few_epochs_3.npz")
+    warps = goldens.warp_stack(golden)
+    on_host = gpucoadd.coadd(warps)
+    assert warps.to_device("cpu") is warps
+    with standin.installed(devices=2) as cupy:
+        there = warps.to_device("cuda:1")
+        assert there.to_device("cuda:1") is there and there.psf_matched is not None
+        with pytest.raises(ValueError, match="the warps are on cuda:1 and cannot go to cuda:0"):
+            there.to_device("cuda:0")
+        with pytest.raises(ValueError, match="the warps are on cuda:1 and cannot go to cpu"):
+            there.to_device("cpu")
+        found = gpucoadd.coadd(there)
+        assert isinstance(found.image, cupy.ndarray) and found.image.device.id == 1
+        for name in ("mask", "n_image", "clipped", "epoch_count"):
+            assert_array_equal(getattr(found, name).get(), getattr(on_host, name))
+        assert_array_equal(there.source.read(1, slice(3, 9))[0].get(), warps.image[1, 3:9])
+        with pytest.raises(ValueError, match="rows must be a slice of step 1"):
+            there.source.read(0, slice(0, 4, 2))
