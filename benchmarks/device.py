@@ -223,7 +223,8 @@ def lay_out(tree: Path) -> None:
     """Links to the checkout in a new folder, in which `gpucoadd` is as it will be installed."""
     (tree / "gpucoadd").mkdir(parents=True)
     for entry in CHECKOUT.iterdir():
-        if entry.name not in ("gpucoadd", "build", "dist") and not entry.name.startswith("."):
+        passed_over = entry.name.startswith(".") or entry.suffix in (".dist-info", ".egg-info")
+        if not passed_over and entry.name not in ("gpucoadd", "build", "dist"):
             (tree / entry.name).symlink_to(entry)
     for entry in (CHECKOUT / "gpucoadd").iterdir():
         if entry.name not in ("__pycache__", "kernels", "fallback"):

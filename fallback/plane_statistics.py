@@ -10,13 +10,6 @@ import numpy as np
 from gpucoadd import clipping
 
 
-def samples(planes: Any, masks: Any, bits: int) -> Any:
-    """The values of (k, y, x) planes where they are finite and have none of `bits`, else +inf; (k, y * x) float32."""
-    good = np.isfinite(planes)
-    good &= (masks & bits) == 0
-    return np.where(good, planes, np.float32(np.inf)).reshape(len(planes), -1)
-
-
 def all_nan(planes: Any) -> Any:
     """Which of (k, y, x) planes have nothing but NaN, (k,) bool."""
     return np.array([bool(np.isnan(plane).all()) for plane in planes])

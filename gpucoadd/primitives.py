@@ -224,25 +224,6 @@ def same_under(labels: Array, n: int, under: Array) -> Array:
     return twin(labels).same_under(labels, n, under)
 
 
-def samples(planes: Array, masks: Array, bits: int) -> Array:
-    """
-    The values that count in a statistic of their plane.
-
-    Parameters
-    ----------
-    planes : array, shape (k, y, x), float32
-    masks : array, shape (k, y, x), int32
-    bits : int
-        Pixels that have one of them do not count.
-
-    Returns
-    -------
-    array, shape (k, y * x), float32
-        The value where it is finite and its pixel has none of `bits`; +inf elsewhere.
-    """
-    return twin(planes).samples(planes, masks, bits)
-
-
 def all_nan(planes: Array) -> Array:
     """Which of (k, y, x) float32 planes have nothing but NaN; (k,) bool or int32."""
     return twin(planes).all_nan(planes)
@@ -291,7 +272,23 @@ def clipped_statistics(samples: Array, *, sigma: float, iterations: int) -> Arra
 
 
 def clipped_means(planes: Array, masks: Array, bits: int, *, sigma: float, iterations: int) -> Array:
-    """The first column of `clipped_statistics` of ``samples(planes, masks, bits)``; (k,) float64."""
+    """
+    Means of `clipped_statistics`, of planes some of whose pixels do not count.
+
+    Parameters
+    ----------
+    planes : array, shape (k, y, x), float32
+        Pixels that are not finite do not count.
+    masks : array, shape (k, y, x), int32
+    bits : int
+        Nor do pixels that have one of them.
+    sigma, iterations
+        As there.
+
+    Returns
+    -------
+    array, shape (k,), float64
+    """
     return twin(planes).clipped_means(planes, masks, bits, sigma=sigma, iterations=iterations)
 
 

@@ -8,7 +8,7 @@ from .flags import add_flags, any_flag, as_flags, as_planes, as_words, paint, ta
 from .footprints import count_by_label, same_under, sum_by_label
 from .growing import grow
 from .labelling import label
-from .plane_statistics import all_nan, clipped_means, clipped_statistics, quantiles, samples
+from .plane_statistics import all_nan, clipped_means, clipped_statistics, quantiles
 from .smoothing import smooth
 from .stacking import stacking_masks
 from .statistics import stack_statistics
@@ -33,7 +33,6 @@ __all__ = [
     "paint",
     "quantiles",
     "same_under",
-    "samples",
     "smooth",
     "stack_statistics",
     "stacking_masks",

@@ -282,10 +282,11 @@ def components(parents):
 
 
 def unite(kernel, retry, seed=None):
-    """Whether a union-find finds that a ladder of 300 nodes, in a random order of its rungs, is all one."""
-    order = np.random.default_rng(3).permutation(299).astype(np.int32)
-    parents = np.arange(300, dtype=np.int32)
-    launch = kernel("unite"), ((5,), (64,), (order, order + np.int32(1), parents, np.int32(299), np.bool_(retry)))
+    """Whether a union-find sees that 150 nodes are one component: a later node joins each of them to the next."""
+    upper = np.arange(149, dtype=np.int32)
+    a, b = np.tile(upper + np.int32(150), 2), np.concatenate([upper, upper + np.int32(1)])
+    parents = np.arange(299, dtype=np.int32)
+    launch = kernel("unite"), ((5,), (64,), (a, b, parents, np.int32(a.size), np.bool_(retry)))
     if seed is None:
         launch[0](*launch[1])
     else:
@@ -493,8 +494,8 @@ def test_planes_may_lie_apart(kernel):
     launch(kernel, "in_place", bands, out[:, 1:3], block=(8,))
     assert_array_equal(out[0, 1:3], 2 * stack[0, 1:3])
     assert np.count_nonzero(out) == 8
-    launch(kernel, "in_place", bands, out[:, 1:3], block=(12,))
-    assert np.isnan(2 * 1.0 * out[0, 3]).sum() == 0  # the gap of `out` stays as it was
+    with pytest.raises(IndexError, match="write_at wrote outside its arrays, nearest to 'out'"):
+        launch(kernel, "write_at", out[:, 1:3], np.int32(8))
 
 
 def test_macros(kernel):
@@ -506,7 +507,7 @@ def test_macros(kernel):
 
 def test_text_that_does_not_compile():
     code = 'extern "C" __global__ void f(int* x) { x[0] = wrong; }'
-    with pytest.raises(RuntimeError, match=r"compiling for the CPU failed:\n.*kernel.cu:1.*(\n.*)*wrong"):
+    with pytest.raises(RuntimeError, match=r"compiling for the CPU failed:\n(?s:.)*kernel\.cu:1:.*wrong"):
         hostcuda.RawModule(code=code).get_function("f")
     with pytest.raises(RuntimeError, match="preprocessing failed"):
         hostcuda.RawModule(code="#error no").get_function("f")
