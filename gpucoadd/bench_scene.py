@@ -19,6 +19,7 @@ from .backend import Array
 from .images import MaskedImage, WarpStack
 from .masks import MaskSchema
 from .matching import SpatialKernel
+from .workers import check_threads, in_order
 
 SKY_SIGMA = (8.0, 12.0)  # noise of empty sky, from the best epoch to the worst
 PHOTON = 0.3  # variance per flux
@@ -29,6 +30,7 @@ _STARS_PER_PIXEL, _COSMIC_RAYS_PER_PIXEL = 3e-4, 2.5e-5
 _SATURATION = 4e4
 _TRAIL_EVERY = 3  # epochs
 _TRAIL_PEAK = 300.0
+_THREADS = 8  # that make epochs; each holds half a gigabyte at 4200 x 4200 pixels
 _KERNEL_SIDE, _KERNEL_WIDTHS = 21, (0.7, 1.5, 3.0)
 
 
@@ -90,32 +92,59 @@ def make_field(
         (ndimage.gaussian_filter(stars, PSF_SIGMA), white, 1.0, 0.0),
         (ndimage.gaussian_filter(stars, MATCHED_SIGMA), smooth, share, width),
     ]
+    draws = [_draw(epoch, size, margin, rng) for epoch in range(n_epochs)]
+
+    def planes_of(draw: _Draw) -> list[list[np.ndarray]]:
+        return [_planes(draw, *kind, dead, schema) for kind in kinds]
+
     stacks = [[empty((n_epochs, size, size), dtype) for dtype in (np.float32, np.float32, np.int32)] for _ in kinds]
-    trails = []
-    for epoch in range(n_epochs):
-        level = rng.uniform(*SKY_SIGMA)
-        corner = rng.permutation(margin)[:2]
-        window = tuple(slice(c, c + size) for c in corner.tolist())
-        rays = rng.integers(0, size, (2, max(1, int(_COSMIC_RAYS_PER_PIXEL * size * size))))
-        border = rng.integers(0, size // 16 + 1, 4).tolist()
-        trail = Trail(epoch, rng.uniform(0, math.pi), rng.uniform(-0.3, 0.3) * size)
-        has_trail = epoch % _TRAIL_EVERY == 0
-        if has_trail:
-            trails.append(trail)
-        for (sky, noise, kept, blur), planes in zip(kinds, stacks, strict=True):
-            variance = (sky * np.float32(PHOTON) + np.float32(level**2)) * np.float32(kept)
-            image = noise[window] * np.sqrt(variance) + sky
-            if has_trail:
-                image += _profile(trail.distance(size), math.hypot(TRAIL_HALF_WIDTH, blur))
-            _add_points(image, rays, 3000.0, blur)
-            mask = _mask(sky, border, dead, schema)
-            gone = (mask & schema.bitmask("NO_DATA")) != 0
-            image[gone] = variance[gone] = np.nan
-            for target, plane in zip(planes, (image, variance, mask), strict=True):
+    for epoch, made in enumerate(in_order(planes_of, draws, threads=min(_THREADS, check_threads(None)))):
+        for stack, planes in zip(stacks, made, strict=True):
+            for target, plane in zip(stack, planes, strict=True):
                 target[epoch] = plane if isinstance(target, np.ndarray) else xp.asarray(plane)
     twins = WarpStack(*stacks[1], schema=schema, psf_sigma=np.full(n_epochs, MATCHED_SIGMA))
     warps = WarpStack(*stacks[0], schema=schema, psf_sigma=np.full(n_epochs, PSF_SIGMA), psf_matched=twins)
-    return Field(warps, kinds[0][0], tuple(trails))
+    return Field(warps, kinds[0][0], tuple(draw.trail for draw in draws if draw.trail is not None))
+
+
+class _Draw(NamedTuple):
+    """What chance decides about an epoch."""
+
+    level: float  # noise of the empty sky
+    corner: tuple[int, int]  # where its noise is cut out
+    rays: np.ndarray  # (2, n) pixels hit by cosmic rays
+    border: list[int]  # widths without data: low y, high y, low x, high x
+    trail: Trail | None
+
+
+def _draw(epoch: int, size: int, margin: int, rng: np.random.Generator) -> _Draw:
+    y, x = rng.permutation(margin)[:2].tolist()
+    return _Draw(
+        level=rng.uniform(*SKY_SIGMA),
+        corner=(y, x),
+        rays=rng.integers(0, size, (2, max(1, int(_COSMIC_RAYS_PER_PIXEL * size * size)))),
+        border=rng.integers(0, size // 16 + 1, 4).tolist(),
+        trail=None if epoch % _TRAIL_EVERY else Trail(epoch, rng.uniform(0, math.pi), rng.uniform(-0.3, 0.3) * size),
+    )
+
+
+def _planes(
+    draw: _Draw, sky: np.ndarray, noise: np.ndarray, share: float, blur: float, dead: np.ndarray, schema: MaskSchema
+) -> list[np.ndarray]:
+    """Image, variance and mask of one epoch; `share` of the variance is left under the Gaussian of width `blur`."""
+    size = len(sky)
+    variance = (sky * np.float32(PHOTON) + np.float32(draw.level**2)) * np.float32(share)
+    window = tuple(slice(first, first + size) for first in draw.corner)
+    image = np.sqrt(variance)
+    image *= noise[window]
+    image += sky
+    if draw.trail is not None:
+        image += _profile(draw.trail.distance(size), math.hypot(TRAIL_HALF_WIDTH, blur))
+    _add_points(image, draw.rays, 3000.0, blur)
+    mask = _mask(sky, draw.border, dead, schema)
+    gone = (mask & schema.bitmask("NO_DATA")) != 0
+    image[gone] = variance[gone] = np.nan
+    return [image, variance, mask]
 
 
 def _stars(size: int, rng: np.random.Generator) -> np.ndarray:

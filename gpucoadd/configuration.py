@@ -176,9 +176,9 @@ class AssemblyConfig:
                 f"{self.statistic!r}; turn it off with interpolation=Interpolation(enabled=False)"
             )
         for plane, threshold in self.propagation.items():
-            if not isinstance(threshold, (int, float)) or math.isnan(threshold):
+            if not isinstance(threshold, (int, float)) or not threshold >= 0:
                 raise ValueError(
-                    f"propagation (maskPropagationThresholds) of {plane} must be a number, got {threshold!r}"
+                    f"propagation (maskPropagationThresholds) of {plane} must be a share from 0 on, got {threshold!r}"
                 )
         object.__setattr__(self, "reject", tuple(self.reject))
         object.__setattr__(self, "remove", tuple(self.remove))

@@ -294,9 +294,14 @@ def decorrelate(
 
     Notes
     -----
-    Waits for the device to read the variances. Memory beside the inputs, for N pixels of float32: 13 N bytes for a
-    whole image (9 N in single precision, 25 N with mirrored edges, 65 N with `complete_variance`), 10 N in cells, with
-    `complete_variance` too, of which 8 N are the result; mirrored edges add 12 N there.
+    Memory beside the inputs, for N pixels of float32: 13 N bytes for a whole image (9 N in single precision, 25 N with
+    mirrored edges, 65 N with `complete_variance`), 10 N in cells, with `complete_variance` too, of which 8 N are the
+    result; mirrored edges add 12 N there.
+
+    A device is waited for a few times, whatever the number of cells: before the correction, to see whether variances
+    are negative, kernels and PSFs that are there are finite, and how large the variances are. A whole image takes some
+    40 N bytes there, 16 N of which CuPy keeps with its FFT plans; cells take 10 N, and 0.5 GB for a batch of them with
+    its plans. That is by count, and more with `complete_variance`.
 
     References
     ----------

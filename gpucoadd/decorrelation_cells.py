@@ -223,14 +223,14 @@ class _Cutter:
         usable = ~np.isnan(levels).any(axis=0)
         self._check(levels, usable, indices)
         n1, n2 = (xp.asarray(np.where(usable, level, 1.0)) for level in levels)
-        images, *others = self._windows(self._filled[indices], *self._planes)
+        images, v1, v2 = self._windows(self._filled[indices], *self._planes)
         if self._filled is self._expanded:
-            others = variances
+            v1, v2 = variances
         parts = self._inside[indices]
         if is_host(xp):  # whole rows are transformed anyway; borders cost a device time to write
             height, width = images.size
             parts = np.tile([0, 0, width, height], (len(indices), 1))
-        batch = Batch(images, *others, n1, n2, kernels, psfs)
+        batch = Batch(images, v1, v2, n1, n2, kernels, psfs)
         done = correct(inputs, batch, inputs.grid_shape(images.size, kernels, psfs), parts)
         corners = (self._inside[indices] - parts)[:, 1::-1]
         merged = usable | self._copy_blank(indices, ~usable, corners, batch, done)

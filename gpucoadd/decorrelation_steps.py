@@ -88,7 +88,7 @@ def correct_whole(inputs: Inputs, position: tuple[float, float]) -> dict[str, An
     """The fields of `Decorrelated` that a whole image has, its kernel taken at `position` (y, x)."""
     difference = inputs.difference
     xp = array_module(difference.image)
-    windows = [tuple(map(Windows.whole, (side.image.variance, side.image.mask))) for side in inputs.sides]
+    windows = [(Windows.whole(side.image.variance), Windows.whole(side.image.mask)) for side in inputs.sides]
     levels = to_host(variance_levels(inputs.sides, windows, threads=inputs.threads))[:, 0].tolist()
     named = {f"{side.name}_variance": level for side, level in zip(inputs.sides, levels)}
     where = np.array([position])

@@ -46,11 +46,16 @@ def kernel(file: str, name: str, defines: Defines = ()) -> Kernel:
     callable
         ``kernel(grid, block, args)``; arguments are arrays and NumPy scalars of exactly the types declared.
     """
-    return _load(cupy.cuda.runtime.getDevice(), file, defines).get_function(name)
+    return _function(cupy.cuda.runtime.getDevice(), file, name, defines)
 
 
 @cache
-def _load(device: int, file: str, defines: Defines) -> Any:
+def _function(device: int, file: str, name: str, defines: Defines) -> Kernel:
+    return _module(device, file, defines).get_function(name)
+
+
+@cache
+def _module(device: int, file: str, defines: Defines) -> Any:
     return cupy.RawModule(code=source(file, defines), options=OPTIONS)
 
 

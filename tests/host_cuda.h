@@ -19,7 +19,7 @@
 #ifdef __APPLE__
 #define __shared__ static
 #else
-#define __shared__ static __attribute__((section("cuda_shared"))) // in one place, so that blocks can take turns
+#define __shared__ static __attribute__((section("cuda_shared")))  // in one place, so that blocks can take turns
 #endif
 
 typedef unsigned long long ulonglong;
@@ -27,7 +27,7 @@ struct uint3 {
     unsigned x, y, z;
 };
 typedef uint3 dim3;
-#ifndef HOST_CUDA_RUNTIME // constant as far as one thread can see
+#ifndef HOST_CUDA_RUNTIME  // constant as far as one thread can see
 extern const uint3 threadIdx, blockIdx;
 extern const dim3 blockDim, gridDim;
 static const int warpSize = 32;
@@ -35,8 +35,8 @@ static const int warpSize = 32;
 
 namespace host_cuda {
 
-struct Array { // of a launch
-    const char *name;
+struct Array {  // of a launch
+    const char* name;
     unsigned long first, size;
     int writable;
 };
@@ -45,19 +45,20 @@ struct Launch {
     int mode, n_arrays;
     ulonglong seed;
     double seconds;
-    const char *arena; // all arrays, with guard zones before, between and behind them
+    const char* arena;  // all arrays, with guard zones before, between and behind them
     unsigned long arena_size;
-    const Array *arrays; // in order of address
+    const Array* arrays;  // in order of address
 };
 enum Exchange { SYNC, BALLOT, SHUFFLE, MATCH };
 
-int run(const Launch *launch, void (*kernel)(void **), void **args, char *message, int length);
-int barrier(int value, int line);                                                           // sum over the block
-ulonglong meet(Exchange exchange, unsigned mask, ulonglong value, int source, int line); // what this lane gets
-void before_atomic(const void *address, unsigned long size);
+int run(const Launch* launch, void (*kernel)(void**), void** args, char* message, int length);
+int barrier(int value, int line);                                                         // sum over the block
+ulonglong meet(Exchange exchange, unsigned mask, ulonglong value, int source, int line);  // what this lane gets
+void before_atomic(const void* address, unsigned long size);
 int lane();
 
-template <class T> static T exchange_value(unsigned mask, T value, int source, int line) {
+template <class T>
+static T exchange_value(unsigned mask, T value, int source, int line) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
     ulonglong bits = 0;
     memcpy(&bits, &value, sizeof value);
@@ -66,46 +67,58 @@ template <class T> static T exchange_value(unsigned mask, T value, int source, i
     return value;
 }
 
-template <class To, class From> static inline To bits(From from) {
+template <class To, class From>
+static inline To bits(From from) {
     static_assert(sizeof(To) == sizeof(From), "same size");
     To to;
     memcpy(&to, &from, sizeof to);
     return to;
 }
 
-} // namespace host_cuda
+}  // namespace host_cuda
 
 // Barriers, votes and shuffles. The line of the call comes along as a default argument.
 static inline void __syncthreads(int line = __builtin_LINE()) { host_cuda::barrier(0, line); }
 static inline int __syncthreads_count(int p, int line = __builtin_LINE()) { return host_cuda::barrier(p != 0, line); }
 static inline int __syncthreads_or(int p, int line = __builtin_LINE()) { return host_cuda::barrier(p != 0, line) != 0; }
-static inline int __syncthreads_and(int p, int line = __builtin_LINE()) { return host_cuda::barrier(p == 0, line) == 0; }
+static inline int __syncthreads_and(int p, int line = __builtin_LINE()) {
+    return host_cuda::barrier(p == 0, line) == 0;
+}
 static inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
     host_cuda::meet(host_cuda::SYNC, mask, 0, 0, line);
 }
 static inline unsigned __ballot_sync(unsigned mask, int p, int line = __builtin_LINE()) {
     return (unsigned)host_cuda::meet(host_cuda::BALLOT, mask, p != 0, 0, line);
 }
-static inline int __any_sync(unsigned mask, int p, int line = __builtin_LINE()) { return __ballot_sync(mask, p, line) != 0; }
-static inline int __all_sync(unsigned mask, int p, int line = __builtin_LINE()) { return __ballot_sync(mask, p, line) == mask; }
-template <class T> static unsigned __match_any_sync(unsigned mask, T value, int line = __builtin_LINE()) {
+static inline int __any_sync(unsigned mask, int p, int line = __builtin_LINE()) {
+    return __ballot_sync(mask, p, line) != 0;
+}
+static inline int __all_sync(unsigned mask, int p, int line = __builtin_LINE()) {
+    return __ballot_sync(mask, p, line) == mask;
+}
+template <class T>
+static unsigned __match_any_sync(unsigned mask, T value, int line = __builtin_LINE()) {
     ulonglong bits = 0;
     memcpy(&bits, &value, sizeof value);
     return (unsigned)host_cuda::meet(host_cuda::MATCH, mask, bits, 0, line);
 }
-template <class T> static T __shfl_sync(unsigned mask, T v, int from, int width = 32, int line = __builtin_LINE()) {
+template <class T>
+static T __shfl_sync(unsigned mask, T v, int from, int width = 32, int line = __builtin_LINE()) {
     int first = host_cuda::lane() / width * width;
     return host_cuda::exchange_value(mask, v, first + (from & (width - 1)), line);
 }
-template <class T> static T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, int line = __builtin_LINE()) {
+template <class T>
+static T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, int line = __builtin_LINE()) {
     int lane = host_cuda::lane(), from = lane - (int)by;
     return host_cuda::exchange_value(mask, v, from < lane / width * width ? lane : from, line);
 }
-template <class T> static T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, int line = __builtin_LINE()) {
+template <class T>
+static T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, int line = __builtin_LINE()) {
     int lane = host_cuda::lane(), from = lane + (int)by;
     return host_cuda::exchange_value(mask, v, from >= lane / width * width + width ? lane : from, line);
 }
-template <class T> static T __shfl_xor_sync(unsigned mask, T v, int by, int width = 32, int line = __builtin_LINE()) {
+template <class T>
+static T __shfl_xor_sync(unsigned mask, T v, int by, int width = 32, int line = __builtin_LINE()) {
     int lane = host_cuda::lane(), from = lane ^ by;
     return host_cuda::exchange_value(mask, v, from >= lane / width * width + width ? lane : from, line);
 }
@@ -114,26 +127,26 @@ static inline void __threadfence_block() {}
 
 // Atomics, for the types that CUDA has them for; none on floats, whose sums would depend on the order.
 #define HOST_CUDA_WHOLE __attribute__((noinline, no_sanitize("thread"), unused)) static
-#define HOST_CUDA_ATOMIC(name, T, result)                                                                              \
-    HOST_CUDA_WHOLE T name(T *address, T value) {                                                                      \
-        host_cuda::before_atomic(address, sizeof(T));                                                                  \
-        T old = *address;                                                                                              \
-        *address = (result);                                                                                           \
-        return old;                                                                                                    \
+#define HOST_CUDA_ATOMIC(name, T, result)             \
+    HOST_CUDA_WHOLE T name(T* address, T value) {     \
+        host_cuda::before_atomic(address, sizeof(T)); \
+        T old = *address;                             \
+        *address = (result);                          \
+        return old;                                   \
     }
-#define HOST_CUDA_ATOMICS(T)                                                                                           \
-    HOST_CUDA_ATOMIC(atomicAdd, T, old + value)                                                                        \
-    HOST_CUDA_ATOMIC(atomicExch, T, value)                                                                             \
-    HOST_CUDA_ATOMIC(atomicMin, T, value < old ? value : old)                                                          \
-    HOST_CUDA_ATOMIC(atomicMax, T, value > old ? value : old)                                                          \
-    HOST_CUDA_ATOMIC(atomicAnd, T, old & value)                                                                        \
-    HOST_CUDA_ATOMIC(atomicOr, T, old | value)                                                                         \
-    HOST_CUDA_ATOMIC(atomicXor, T, old ^ value)                                                                        \
-    HOST_CUDA_WHOLE T atomicCAS(T *address, T expected, T value) {                                                     \
-        host_cuda::before_atomic(address, sizeof(T));                                                                  \
-        T old = *address;                                                                                              \
-        if (old == expected) *address = value;                                                                         \
-        return old;                                                                                                    \
+#define HOST_CUDA_ATOMICS(T)                                       \
+    HOST_CUDA_ATOMIC(atomicAdd, T, old + value)                    \
+    HOST_CUDA_ATOMIC(atomicExch, T, value)                         \
+    HOST_CUDA_ATOMIC(atomicMin, T, value < old ? value : old)      \
+    HOST_CUDA_ATOMIC(atomicMax, T, value > old ? value : old)      \
+    HOST_CUDA_ATOMIC(atomicAnd, T, old& value)                     \
+    HOST_CUDA_ATOMIC(atomicOr, T, old | value)                     \
+    HOST_CUDA_ATOMIC(atomicXor, T, old ^ value)                    \
+    HOST_CUDA_WHOLE T atomicCAS(T* address, T expected, T value) { \
+        host_cuda::before_atomic(address, sizeof(T));              \
+        T old = *address;                                          \
+        if (old == expected) *address = value;                     \
+        return old;                                                \
     }
 HOST_CUDA_ATOMICS(int)
 HOST_CUDA_ATOMICS(unsigned)
@@ -169,12 +182,18 @@ static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by)
 }
 
 // Loads with a hint for the cache.
-template <class T> static inline T __ldg(const T *p) { return *p; }
-template <class T> static inline T __ldcs(const T *p) { return *p; }
+template <class T>
+static inline T __ldg(const T* p) {
+    return *p;
+}
+template <class T>
+static inline T __ldcs(const T* p) {
+    return *p;
+}
 
 // Mathematics that C has under another name or not at all.
-#define HOST_CUDA_MIN_MAX(T)                                                                                           \
-    static inline T min(T a, T b) { return b < a ? b : a; }                                                            \
+#define HOST_CUDA_MIN_MAX(T)                                \
+    static inline T min(T a, T b) { return b < a ? b : a; } \
     static inline T max(T a, T b) { return a < b ? b : a; }
 HOST_CUDA_MIN_MAX(int)
 HOST_CUDA_MIN_MAX(unsigned)

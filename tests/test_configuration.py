@@ -1,6 +1,7 @@
 """Options: names, defaults, validation."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,8 @@ def test_bookkeeping_is_accepted_and_changes_nothing(overrides):
         ({"statistic": "MEDIANCLIP"}, "statistic must be one of MEAN"),
         ({"statistic": "ERRORS"}, "statistic must be one of"),
         ({"statistic": "SUM"}, "interpolation \\(doInterp\\) needs statistic"),
+        ({"maskPropagationThresholds": {"SAT": -0.1}}, "of SAT must be a share from 0 on, got -0.1"),
+        ({"maskPropagationThresholds": {"CR": math.nan}}, "of CR must be a share from 0 on, got nan"),
         ({"sigmaClip": 0}, "sigmaClip\\) must be positive"),
         ({"clipIter": 0}, "clipIter\\) must be at least 1"),
         ({"clipIter": 1.5}, "clipIter must be int, got 1.5"),

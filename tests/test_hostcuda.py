@@ -63,6 +63,18 @@ extern "C" __global__ void exchanges(const float* x, float* out, word* votes) {
     __syncwarp();
     double wide = __shfl_xor_sync(0xffffffffu, (double)v + 1e-9, 1);
     out[320 + i] = (float)((wide - 1e-9) * 2);
+    out[384 + i] = __shfl_up_sync(0xffffffffu, v, 3, 8);
+    out[448 + i] = __shfl_xor_sync(0xffffffffu, v, 16, 16);
+    out[512 + i] = __shfl_sync(0xffffffffu, v, 5, 4);
+}
+
+extern "C" __global__ void order(int* count, int* turn) {
+    turn[atomicAdd(count, 1)] = blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+extern "C" __global__ void add_before_barrier(int* out) {
+    out[threadIdx.x] += 1;
+    __syncthreads();
 }
 
 extern "C" __global__ void bits(word* out) {
@@ -89,6 +101,13 @@ extern "C" __global__ void atomics(int* ints, word* words, unsigned long long* l
     if (atomicCAS(&words[3], 7u, 8u) == 7u) atomicExch(&words[4], 5u);
     atomicAdd(&longs[0], 1ull << 33);
     atomicMax(&longs[1], (unsigned long long)i << 40);
+}
+
+extern "C" __global__ void unset(int* out, int i) {
+    __shared__ int part[4];
+    if (i >= 0) part[i] = 5;
+    __syncthreads();
+    out[blockIdx.x] = part[2];
 }
 
 // Races: the ordered schedule gets all of these right.
@@ -139,6 +158,11 @@ extern "C" __global__ void write_unseen(const float* x, float* out, int i, int j
 }
 extern "C" __global__ void early_return(int* out, int n) {
     if ((int)threadIdx.x >= n) return;
+    __syncthreads();
+    out[threadIdx.x] = 1;
+}
+extern "C" __global__ void early_return_of_the_first(int* out, int n) {
+    if ((int)threadIdx.x < n) return;
     __syncthreads();
     out[threadIdx.x] = 1;
 }
@@ -219,7 +243,7 @@ def test_ballot(kernel, schedule):
 
 def test_shuffles_and_votes(kernel, schedule):
     x = np.arange(64, dtype=np.float32)
-    out, votes = np.zeros((6, 64), np.float32), np.zeros((3, 64), np.uint32)
+    out, votes = np.zeros((9, 64), np.float32), np.zeros((3, 64), np.uint32)
     kernel("exchanges")((1,), (64,), (x, out, votes))
     lane, base = np.arange(64) % 32, np.arange(64) // 32 * 32
     expected = [
@@ -229,6 +253,9 @@ def test_shuffles_and_votes(kernel, schedule):
         base + (lane ^ 9),
         base + np.where(lane % 8 < 5, lane + 3, lane),
         2 * (base + (lane ^ 1)),
+        base + np.where(lane % 8 >= 3, lane - 3, lane),
+        base + np.where(lane < 16, lane, lane ^ 16),  # the part before may be read, the part behind not
+        base + lane // 4 * 4 + 1,
     ]
     assert_array_equal(out, expected)
     assert_array_equal(votes[0], np.where(base, 3, 0))
@@ -261,6 +288,40 @@ def test_atomics(kernel, schedule):
     assert ints.tolist() == [-95, 95, -96, -192]
     assert words.tolist() == [2**32 - 1, 0, 2**32 - 1, 8, 5]
     assert longs.tolist() == [96 << 33, 95 << 40]
+
+
+def test_what_was_done_before_the_first_barrier_is_done_once(kernel):
+    """The first launch starts anew, with a fiber for each thread, when it comes to a barrier."""
+    out = np.zeros(8, np.int32)
+    launch(kernel, "add_before_barrier", out, block=(8,))
+    assert_array_equal(out, 1)
+
+
+def test_shared_memory_begins_with_anything_but_zero(kernel, schedule):
+    out = np.zeros(3, np.int32)
+    launch(kernel, "unset", out, np.int32(2), grid=(3,))
+    assert_array_equal(out, 5)
+    launch(kernel, "unset", out, np.int32(-1), grid=(3,))
+    assert_array_equal(out, 0x7F7F7F7F)
+
+
+def turns(kernel, grid, block):
+    """Number of the thread that came first, second ..., in the ordered schedule and in 20 random ones."""
+    n = grid * block
+    for seed in (None, *range(20)):
+        turn = np.full(n, -1, np.int32)
+        with hostcuda.shuffled(seed) if seed is not None else threading.Lock():
+            launch(kernel, "order", np.zeros(1, np.int32), turn, grid=(grid,), block=(block,))
+        assert_array_equal(np.sort(turn), np.arange(n))
+        yield turn
+
+
+@pytest.mark.parametrize(("grid", "block"), [(64, 1), (1, 64), (8, 8)])
+def test_shuffled_threads_come_in_any_order(kernel, grid, block):
+    in_order, *shuffled = turns(kernel, grid, block)
+    assert_array_equal(in_order, np.arange(64))
+    assert min(np.flatnonzero(turn == 63)[0] for turn in shuffled) < 10
+    assert len({tuple(turn) for turn in shuffled}) == 20
 
 
 def test_a_lost_update_shows_when_shuffled(kernel):
@@ -343,6 +404,7 @@ LONE = np.zeros(1, np.int32)
         ("read_wide", (F4, np.zeros(1)), 1, "reads 8 bytes at byte 4 of argument 'x', which is not aligned"),
         ("write_const", (F4,), 1, "writes to argument 'x', a pointer to const"),
         ("early_return", (I4, np.int32(40)), 64, r"40 threads wait at line \d+, 24 have returned\n    __syncthreads"),
+        ("early_return_of_the_first", (I4, np.int32(24)), 64, r"40 threads wait at line \d+, 24 have returned"),
         ("two_barriers", (I4,), 64, "two barriers"),
         ("lanes_missing", (I4.view(np.uint32), np.int32(40)), 64, "8 threads wait at a ballot .* 56 have returned"),
         ("ballot", (I4.view(np.uint32), np.uint32(2**32 - 1)), 48, "the last warp of a block of 48 threads has 16"),

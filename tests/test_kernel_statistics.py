@@ -148,7 +148,7 @@ def test_a_sample_on_the_edge_of_the_clip_stays():
 )
 def test_masks(online, propagation):
     rules = RULES._replace(online_mean=online, propagation=propagation)
-    for statistic in ("MEAN", "MEANCLIP", "NPOINT"):
+    for statistic in ("MEAN", "MEANCLIP"):
         for mask_map in ((), RULES.mask_map):
             check(*samples(6, 300), rules._replace(statistic=statistic, mask_map=mask_map))
 

@@ -220,6 +220,7 @@ def test_several_devices(two):
         row = there[None]
     assert two.cuda.runtime.getDevice() == here.device.id == 0 and row.T.device.id == there.device.id == 1
     assert there.copy().device.id == 0 and two.asarray(there).device.id == 0
+    two.asarray(there)[:] = 5
     np.testing.assert_array_equal(there.get(), 1)
     for wrong in (lambda: here + there, lambda: two.sqrt(there), lambda: there.sum(), lambda: there.__setitem__(0, 1)):
         with pytest.raises(ValueError, match="array device = 1 while current = 0"):
@@ -359,6 +360,9 @@ def test_pools_and_plans(cupy):
 def test_launchers_are_bound_to_the_stand_in_only_as_long_as_it_is_there():
     with standin.installed() as cupy:
         assert importlib.import_module("gpucoadd.kernels._compile").cupy is cupy
-    assert "gpucoadd.kernels" not in sys.modules
+    gpucoadd = importlib.import_module("gpucoadd")
+    assert "gpucoadd.kernels" not in sys.modules and not hasattr(gpucoadd, "kernels")
+    gpucoadd.kernels = None  # as an import under another CuPy would leave behind
     with standin.installed() as other:
+        assert not hasattr(gpucoadd, "kernels")
         assert importlib.import_module("gpucoadd.kernels._compile").cupy is other
