@@ -152,7 +152,7 @@ def test_bookkeeping_is_accepted_and_changes_nothing(overrides):
         ({"badMaskPlanes": "SAT"}, "badMaskPlanes must be a list of strings"),
         ({"badMaskPlanes": [1]}, "badMaskPlanes must be a list of strings"),
         ({"maskPropagationThresholds": 0.1}, "must be a table"),
-        ({"maskPropagationThresholds": {"SAT": "x"}}, "of SAT must be a number"),
+        ({"maskPropagationThresholds": {"SAT": "x"}}, "of SAT must be a share from 0 on, got 'x'"),
         ({"warpType": "both"}, "warpType\\) must be one of direct, psfMatched"),
         ({"interpImage.fallbackValueType": "MODE"}, "fallbackValueType\\) must be one of"),
         ({"detect.thresholdValue": 0}, "thresholdValue\\) must be positive"),
