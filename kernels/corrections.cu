@@ -1,9 +1,9 @@
 // Corrections of half-plane spectra (n, ny, nx / 2 + 1), and what else is made of the kernels' transforms.
 //
-// Stamps come as the transforms of their rows (1 or n, height, nx / 2 + 1); their origin is row height / 2. The transform
-// of the columns is summed up by the thread that needs it, for a frequency in y and its negative at once: rows at equal
-// distances from the origin come in pairs, whose sums go with cosines and make A, and whose differences go with sines
-// and make B. The transform is A - iB at a frequency and A + iB at its negative.
+// Stamps come as the transforms of their rows (1 or n, height, nx / 2 + 1); their origin is row height / 2. The
+// transform of the columns is summed up by the thread that needs it, for a frequency in y and its negative at once:
+// rows at equal distances from the origin come in pairs, whose sums go with cosines and make A, and whose differences
+// go with sines and make B. The transform is A - iB at a frequency and A + iB at its negative.
 
 #ifndef REAL
 #define REAL double
@@ -47,7 +47,8 @@ struct Factor {
 };
 
 __device__ inline Factor factor_of(const double* level, double k2, bool is_score, double p2) {
-    if (is_score && p2 < 2.2250738585072014e-305) p2 = 2.2250738585072014e-305; // a thousand times the least normal number
+    const double floor = 2.2250738585072014e-305; // a thousand times the least normal number, as in spectra.py
+    if (is_score && p2 < floor) p2 = floor;
     const double ratio = level[2] / ((is_score ? level[1] * k2 / p2 : level[1] * k2) + level[0]);
     if (!is_score) return {sqrt(ratio), ratio, k2 * ratio};
     return {ratio, ratio * ratio * p2, k2 * (ratio * ratio)};
@@ -75,7 +76,8 @@ extern "C" __global__ void correct_spectra(REAL* __restrict__ spectra, double* _
         const Power k2 = stamp_power(rows + x, kernel_height, n_columns, turns, y, ny);
         Power p2 = {1, 1};
         if (is_score) {
-            p2 = stamp_power((const Complex<double>*)preconvolution + x, preconvolution_height, n_columns, turns, y, ny);
+            const Complex<double>* stamp = (const Complex<double>*)preconvolution + x;
+            p2 = stamp_power(stamp, preconvolution_height, n_columns, turns, y, ny);
         }
         for (int sign = 0; sign < 2; ++sign) {
             if (sign == 1 && (y == 0 || 2 * y == ny)) continue; // its own negative

@@ -1,8 +1,8 @@
 // Merges cells into the planes of a mosaic: image, variance and how many cells had a valid pixel, each (y, x).
 //
 // A pixel of a cell is valid if its image times its variance is not NaN. Valid pixels are added, or, with `copy`, take
-// the place of what is there; cells count in their order. `cells` (m, 7) says where cell i lies and where its pixels are:
-// x0, y0, width, height in the mosaic, and x, y in plane number p of `images` and `variances` (plane, cell_rows,
+// the place of what is there; cells count in their order. `cells` (m, 7) says where cell i lies and where its pixels
+// are: x0, y0, width, height in the mosaic, and x, y in plane number p of `images` and `variances` (plane, cell_rows,
 // cell_columns).
 //
 // A thread owns a pixel of the mosaic and walks the cells of its tile of TILE x TILE pixels: `members` from
@@ -26,10 +26,11 @@
 
 const int TILE = 64, BLOCK_X = 32, BLOCK_Y = 8; // as in cells.py
 
-extern "C" __global__ void merge_cells(const CELL_IMAGE* __restrict__ images, const CELL_VARIANCE* __restrict__ variances,
-                                       const int* __restrict__ cells, const int* __restrict__ tiles,
-                                       const int* __restrict__ starts, const int* __restrict__ members, int cell_rows,
-                                       int cell_columns, int copy, int n_rows, int n_columns, IMAGE* __restrict__ image,
+extern "C" __global__ void merge_cells(const CELL_IMAGE* __restrict__ images,
+                                       const CELL_VARIANCE* __restrict__ variances, const int* __restrict__ cells,
+                                       const int* __restrict__ tiles, const int* __restrict__ starts,
+                                       const int* __restrict__ members, int cell_rows, int cell_columns, int copy,
+                                       int n_rows, int n_columns, IMAGE* __restrict__ image,
                                        VARIANCE* __restrict__ variance, COUNT* __restrict__ count) {
     const int tile = tiles[blockIdx.x], tiles_in_row = (n_columns + TILE - 1) / TILE;
     const int x = tile % tiles_in_row * TILE + blockIdx.y % (TILE / BLOCK_X) * BLOCK_X + threadIdx.x;

@@ -39,8 +39,8 @@ extern "C" __global__ void sample_windows(const PLANE* __restrict__ plane, const
 }
 
 // How many of the n pixels of a plane are negative, finite and have none of `bits`; added to `count`.
-extern "C" __global__ void count_negative(const PLANE* __restrict__ plane, const int* __restrict__ mask, int bits, int64 n,
-                                          unsigned long long* count) {
+extern "C" __global__ void count_negative(const PLANE* __restrict__ plane, const int* __restrict__ mask, int bits,
+                                          int64 n, unsigned long long* count) {
     unsigned long long found = 0;
     for (int64 pixel = thread_number(); pixel < n; pixel += (int64)gridDim.x * blockDim.x) {
         const PLANE value = plane[pixel];
@@ -104,8 +104,8 @@ extern "C" __global__ void pad_windows(const PLANE* __restrict__ plane, const in
     }
 }
 
-// Boxes of grids, times `scale`. Where the plane behind is NaN the result is, and +inf where it is infinite. Results are
-// as large as the largest box; what a smaller one leaves is 0.
+// Boxes of grids, times `scale`. Where the plane behind is NaN the result is, and +inf where it is infinite. Results
+// are as large as the largest box; what a smaller one leaves is 0.
 extern "C" __global__ void crop_windows(const GRID* __restrict__ grids, double scale, int grid_rows, int grid_columns,
                                         const PLANE* __restrict__ plane, const int* __restrict__ corners,
                                         const int* __restrict__ boxes, int n_columns, int height, int width,

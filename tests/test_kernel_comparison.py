@@ -47,7 +47,9 @@ def check(image, variance, mask, template, scales, search):
     return expected
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 31), (1, 2, 32), (3, 5, 33), (5, 4, 128), (2, 3, 129), (4, 2, 300)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 3, 31), (1, 2, 32), (3, 5, 33), (5, 4, 128), (2, 3, 129), (4, 2, 300)]
+)
 @pytest.mark.parametrize("in_sigmas", [True, False])
 @pytest.mark.parametrize("with_template", [True, False])
 def test_equals_numpy(shape, in_sigmas, with_template):
