@@ -510,6 +510,9 @@ class _Device:
         return f"<CUDA Device {self.id}>"
 
 
+_one_at_a_time = threading.RLock()  # several threads may use the stand-in
+
+
 class _Stream:
     """A queue of work: of copies from and to pinned memory, everything else is done at once."""
 
@@ -519,22 +522,26 @@ class _Stream:
         self.non_blocking, self.device_id = non_blocking, _current_device()
         self.ptr = 0 if null else id(self)
         self._waiting, self._n_done, self._before = [], 0, []
-        _Stream.all.add(self)
+        with _one_at_a_time:
+            _Stream.all.add(self)
 
     def _later(self, copy):
-        self._waiting.append(copy)
+        with _one_at_a_time:
+            self._waiting.append(copy)
 
     def _run(self, n_done=None):
         """Do what waits, or only the first so many that were ever put here."""
-        while self._waiting and (n_done is None or self._n_done < n_done):
-            self._waiting.pop(0)()
-            self._n_done += 1
+        with _one_at_a_time:
+            while self._waiting and (n_done is None or self._n_done < n_done):
+                self._waiting.pop(0)()
+                self._n_done += 1
 
     def _catch_up(self):
         """What must be done before work that is put here now; the null stream waits for all that do not say no."""
-        for stream in _Stream.all if self is _Stream.null else [self]:
-            if stream is self or not stream.non_blocking:
-                stream._run()
+        with _one_at_a_time:
+            for stream in _Stream.all if self is _Stream.null else [self]:
+                if stream is self or not stream.non_blocking:
+                    stream._run()
 
     @property
     def done(self):
@@ -571,7 +578,8 @@ class _Event:
 
     def record(self, stream=None):
         self._stream = stream or _current_stream()
-        self._mark, self._time = self._stream._n_done + len(self._stream._waiting), time.perf_counter()
+        with _one_at_a_time:
+            self._mark, self._time = self._stream._n_done + len(self._stream._waiting), time.perf_counter()
 
     @property
     def done(self):
@@ -608,11 +616,13 @@ class _Pinned(bytearray):
     def __init__(self, size):
         super().__init__(1 << max(0, int(size) - 1).bit_length())
         self.ptr = np.frombuffer(self, np.uint8).ctypes.data
-        _Pinned.all.add(self)
+        with _one_at_a_time:
+            _Pinned.all.add(self)
 
 
 def _is_pinned(array):
-    return any(np.may_share_memory(array, np.frombuffer(memory, np.uint8)) for memory in _Pinned.all)
+    with _one_at_a_time:
+        return any(np.may_share_memory(array, np.frombuffer(memory, np.uint8)) for memory in _Pinned.all)
 
 
 def _empty_pinned(shape, dtype=float, order="C"):

@@ -13,7 +13,6 @@ import standin
 from numpy.testing import assert_array_equal
 from scenes import flat_stack
 from test_fits import SHAPE, write_afw
-from test_upload import threaded
 
 import gpucoadd
 from gpucoadd import backend, memory
@@ -30,7 +29,6 @@ EPOCH = 12 * SHAPE[0] * SHAPE[1]  # bytes of its planes
 
 @pytest.fixture
 def cupy(monkeypatch):
-    threaded(monkeypatch)
     with standin.installed(devices=2) as module:
         yield module
 
@@ -350,6 +348,7 @@ def test_a_damaged_file_leaves_no_copy_behind(cupy, tmp_path, monkeypatch):
         return raw(self, epoch, rows)
 
     with memory.bounded(warps, Work(bound_for(4, 1), 2)) as (kept, _, _):
+        kept.source.read(0, slice(0, 40))  # it has arrived
         monkeypatch.setattr(Transfer, "abandon", told)
         monkeypatch.setattr(FitsSource, "raw", late)
         warps.source.close()

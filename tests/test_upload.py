@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
@@ -29,35 +28,12 @@ WHOLE = slice(0, 40)
 PLANES = ("image", "variance", "mask")
 
 
-def threaded(monkeypatch):
-    """Let several threads use the stand-in, one at a time."""
-    lock = threading.RLock()
-    for owner, name in (
-        (standin, "_is_pinned"),
-        (standin._Pinned, "__init__"),
-        (standin._Stream, "_later"),
-        (standin._Stream, "_run"),
-        (standin._Event, "record"),
-    ):
-        monkeypatch.setattr(owner, name, one_at_a_time(getattr(owner, name), lock))
-
-
 @pytest.fixture
 def cupy(monkeypatch):
     """The stand-in with two devices, and small pinned buffers."""
-    threaded(monkeypatch)
     monkeypatch.setattr(upload, "_STAGING_BYTES", 1000)  # some eight rows of float32
     with standin.installed(devices=2) as module:
         yield module
-
-
-def one_at_a_time(function, lock):
-    @functools.wraps(function)
-    def locked(*args, **keywords):
-        with lock:
-            return function(*args, **keywords)
-
-    return locked
 
 
 def same_bits(device, host):
