@@ -3,18 +3,26 @@
 import importlib
 import os
 
+import hostcuda
 import pytest
+import standin
 
 
-@pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["numpy", "cuda-on-cpu", pytest.param("cupy", marks=pytest.mark.gpu)])
 def xp(request):
-    """Array module under test: NumPy always, CuPy where there is a device."""
+    """Array module under test: NumPy; the stand-in for CuPy, with the CUDA code on the CPU; CuPy where it has a device."""
     if request.param == "numpy":
-        return importlib.import_module("numpy")
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    if not cupy.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return cupy
+        yield importlib.import_module("numpy")
+    elif request.param == "cupy":
+        cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+        if not cupy.cuda.is_available():
+            pytest.skip("no CUDA device")
+        yield cupy
+    elif not hostcuda.available():
+        pytest.skip(hostcuda.REASON)
+    else:
+        with standin.installed() as module:
+            yield module
 
 
 def pytest_configure(config):

@@ -228,7 +228,7 @@ def check_coadd(result, golden):
     check_planes("", result, golden, *final_planes(golden))
 
 
-def check_statistics(golden):
+def check_statistics(golden, to_device=lambda array: array):
     """`stack` against every output of a file of stack statistics."""
     image, variance, mask, weights = (golden[f"in_{k}"] for k in ("image", "variance", "mask", "weights"))
     reject = golden.meta["and_mask"]
@@ -240,9 +240,7 @@ def check_statistics(golden):
     for key in (k for k in golden.arrays if k.startswith("out_") and k.endswith("_image")):
         _, statistic, sigma, iterations, error, _ = key.split("_")
         result = gpucoadd.stack(
-            image,
-            variance,
-            mask,
+            *map(to_device, (image, variance, mask)),
             weights,
             statistic=statistic,
             reject=reject,

@@ -21,15 +21,17 @@ def _load(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
-def test_agrees_with_lsst(path):
+def test_agrees_with_lsst(path, xp):
     golden = _load(path)
     if golden.name.startswith("stack_statistics"):
-        goldens.check_statistics(golden)
-    elif golden.meta.get("expected_error"):
+        goldens.check_statistics(golden, xp.asarray)
+        return
+    warps = goldens.warp_stack(golden, xp.asarray)
+    if golden.meta.get("expected_error"):
         with pytest.raises(gpucoadd.NoWorkFound, match=r"."):
-            goldens.run(golden)
+            goldens.run(golden, warps)
     else:
-        goldens.check_coadd(goldens.run(golden), golden)
+        goldens.check_coadd(goldens.run(golden, warps), golden)
 
 
 @pytest.mark.parametrize("path", [p for p in PATHS if "statistics" not in p.stem], ids=lambda p: p.stem)
