@@ -20,7 +20,7 @@ from .workers import cut
 
 _WHOLE_BYTES = 1 << 24  # of a kernel's transform that are there at once when a whole correction is made
 _ONE_THREAD = 1 << 18  # multiplications in a product, up to which OpenBLAS stays on one thread
-_SCORE_FLOOR = 1000 * float(np.finfo(np.float64).tiny)  # of |P|^2; rounding noise of any real stamp is far above
+SCORE_FLOOR = 1000 * float(np.finfo(np.float64).tiny)  # of |P|^2; rounding noise of any real stamp is far above
 
 
 def fft_shape(*shapes: tuple[int, int]) -> tuple[int, int]:
@@ -304,7 +304,7 @@ class Correction:
         with quiet(xp):  # NaN variances give a NaN correction
             noise = self.v2 * k2
             if self.preconvolution is not None:
-                p2 = xp.maximum(self.preconvolution.power(columns), _SCORE_FLOOR)
+                p2 = xp.maximum(self.preconvolution.power(columns), SCORE_FLOOR)
                 noise /= p2
             noise += self.v1
             ratio = xp.divide(self.target, noise, out=noise)

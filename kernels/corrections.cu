@@ -4,10 +4,8 @@
 // transform of the columns is summed up by the thread that needs it, for a frequency in y and its negative at once:
 // rows at equal distances from the origin come in pairs, whose sums go with cosines and make A, and whose differences
 // go with sines and make B. The transform is A - iB at a frequency and A + iB at its negative.
-
-#ifndef REAL
-#define REAL double
-#endif
+//
+// Macros: REAL, of the spectra; SCORE_FLOOR, below which a pre-convolution's power is rounding noise.
 
 const int BLOCK_X = 32, BLOCK_Y = 8, STEPS = 8; // as in corrections.py
 
@@ -47,8 +45,7 @@ struct Factor {
 };
 
 __device__ inline Factor factor_of(const double* level, double k2, bool is_score, double p2) {
-    const double floor = 2.2250738585072014e-305; // a thousand times the least normal number, as in spectra.py
-    if (is_score && p2 < floor) p2 = floor;
+    if (is_score && p2 < SCORE_FLOOR) p2 = SCORE_FLOOR;
     const double ratio = level[2] / ((is_score ? level[1] * k2 / p2 : level[1] * k2) + level[0]);
     if (!is_score) return {sqrt(ratio), ratio, k2 * ratio};
     return {ratio, ratio * ratio * p2, k2 * (ratio * ratio)};

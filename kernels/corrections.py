@@ -7,16 +7,24 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ._compile import blocks, kernel
+from gpucoadd.spectra import SCORE_FLOOR
+
+from ._compile import Defines, blocks, kernel
 
 _FILE = "corrections.cu"
 _BLOCK = (32, 8)  # as there
 _STEPS = 8  # frequencies in y, and their negatives, of a thread
 _STAMP_BLOCK = 128
 _NOTHING = np.uintp(0)
-VARIANTS = {_FILE: [(("REAL", "double"),), (("REAL", "float"),)]}
 
 Shape = tuple[int, int]
+
+
+def _variant(real: str) -> Defines:
+    return ("REAL", real), ("SCORE_FLOOR", repr(SCORE_FLOOR))
+
+
+VARIANTS = {_FILE: [_variant("double"), _variant("float")]}
 
 
 def correct_spectra(
@@ -65,7 +73,7 @@ def correct_spectra(
     corrections = cupy.empty((n, ny, n_columns), cupy.float64) if keep else None
     real = "float" if spectra is not None and spectra.dtype == cupy.complex64 else "double"
     height = 0 if preconvolution is None else preconvolution.shape[1]
-    kernel(_FILE, "correct_spectra", (("REAL", real),))(
+    kernel(_FILE, "correct_spectra", _variant(real))(
         grid,
         _BLOCK,
         (
@@ -102,7 +110,7 @@ def convolve_stamps(responses: Any, stamps: Any) -> Any:
     """
     n, (height, width) = len(responses), stamps.shape[1:]
     results = cupy.empty((n, height, width), cupy.float64)
-    kernel(_FILE, "convolve_stamps")(
+    kernel(_FILE, "convolve_stamps", _variant("double"))(
         (blocks(height * width, _STAMP_BLOCK), n),
         (_STAMP_BLOCK,),
         (

@@ -10,7 +10,7 @@ import standin
 
 @pytest.fixture(params=["numpy", "cuda-on-cpu", pytest.param("cupy", marks=pytest.mark.gpu)])
 def xp(request):
-    """Array module under test: NumPy; the stand-in for CuPy, with the CUDA code on the CPU; CuPy where it has a device."""
+    """Array module under test: NumPy; the stand-in for CuPy, with CUDA code on the CPU; CuPy where it has a device."""
     if request.param == "numpy":
         yield importlib.import_module("numpy")
     elif request.param == "cupy":

@@ -162,6 +162,10 @@ static inline void access(const void* pointer, unsigned long size, bool write, u
     pause();
 }
 
+void out_of_bounds(long index, unsigned line) {
+    FAIL("index %ld is outside an array of fixed length, at line %u", index, line);
+}
+
 void before_atomic(const void* address, unsigned long size) { access(address, size, true, 2); }
 
 int lane() { return (int)(now.current->number % 32); }
@@ -446,6 +450,12 @@ void __tsan_write_range(void* a, unsigned long size) { host_cuda::access(a, size
 void* __tsan_memcpy(void* to, const void* from, unsigned long size) { return memcpy(to, from, size); }
 void* __tsan_memmove(void* to, const void* from, unsigned long size) { return memmove(to, from, size); }
 void* __tsan_memset(void* to, int value, unsigned long size) { return memset(to, value, size); }
+
+// And where -fsanitize=bounds has it report an index that an array of known length does not have; of what it is told,
+// the line comes behind the name of the file.
+void __ubsan_handle_out_of_bounds(void* place, void* index) {
+    host_cuda::out_of_bounds((long)index, ((const unsigned*)((const char*)place + sizeof(char*)))[0]);
+}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_init() {}

@@ -38,7 +38,9 @@ FLAGS = (
     "-std=c++17 -O1 -ffp-contract=off -fno-fast-math -fsigned-char -fno-strict-aliasing -fno-exceptions "
     "-fPIC -fvisibility=hidden -w -U_FORTIFY_SOURCE".split()
 )
-HOOKS = ("-fsanitize=thread",)  # for its calls at reads and writes, which host_cuda.cpp takes
+HOOKS = (
+    "-fsanitize=thread,bounds",
+)  # for their calls at reads and writes and wrong indices, which host_cuda.cpp takes
 HEADER, SCHEDULER = (Path(__file__).with_name(f"host_cuda.{ending}") for ending in ("h", "cpp"))
 REASON = "no C++ compiler: install g++ or clang, or pip install ziglang"
 

@@ -17,10 +17,13 @@ or when the stream is worked on. A missing wait therefore shows as wrong values.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import sys
 import threading
 import time
 import types
+import warnings
 import weakref
 from typing import ClassVar
 
@@ -33,6 +36,7 @@ host_reads = 0
 hidden_waits = 0
 launches = 0
 bytes_moved = 0
+_on_device = False
 device_count = 1
 
 # Names that NumPy has and CuPy 14 lacks, from comparing the two packages.
@@ -857,10 +861,69 @@ def _forget_kernels():
     vars(sys.modules.get("gpucoadd", types.SimpleNamespace())).pop("kernels", None)
 
 
+class _Uncounted(int):
+    """What a counter says of a real device, where nothing is counted: whatever it is compared with."""
+
+    __hash__ = int.__hash__
+
+    def _yes(self, other):
+        return True
+
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = _yes
+
+    def __sub__(self, other):
+        return self
+
+
 def reset():
     """Set the counters to zero."""
     global host_reads, hidden_waits, launches, bytes_moved
-    host_reads = hidden_waits = launches = bytes_moved = 0
+    host_reads = hidden_waits = launches = bytes_moved = _Uncounted() if _on_device else 0
+
+
+@functools.cache
+def _real():
+    """CuPy, if it is installed and has a device, else None."""
+    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a CuPy without a driver
+        try:
+            cupy = importlib.import_module("cupy")
+            return cupy if cupy.cuda.is_available() else None
+        except (ImportError, RuntimeError):
+            return None
+
+
+def expect_launches(expected):
+    """Assert that kernels were launched so often, by name, since `hostcuda.reset()`; on a device nobody counts."""
+    assert _on_device or hostcuda.launches == expected
+
+
+def available():
+    """Whether kernels can run, on a device or on the CPU."""
+    return _real() is not None or hostcuda.available()
+
+
+@contextlib.contextmanager
+def device():
+    """
+    Context in which `import cupy` gives CuPy where it has a device, and the stand-in elsewhere.
+
+    Tests of kernels run on either. What the counters say is compared on the stand-in alone.
+    """
+    global _on_device
+    if _real() is None:
+        with installed() as fake:
+            yield fake
+        return
+    _on_device = True
+    reset()
+    try:
+        yield _real()
+    finally:
+        _on_device = False
+        reset()
 
 
 @contextlib.contextmanager

@@ -592,3 +592,23 @@ def test_launches_are_counted(kernel):
     assert hostcuda.launches == {"nothing": 3, "nullable": 1}
     hostcuda.reset()
     assert not hostcuda.launches
+
+
+@pytest.mark.parametrize("where", ["__shared__ float tile[8];", "float tile[8];"])
+@pytest.mark.parametrize("index", [-1, 8])
+def test_an_index_outside_an_array_of_fixed_length(where, index):
+    """Beyond the end of a shared array, or one of a thread's own, lies other memory; nobody else would notice."""
+    code = f"""extern "C" __global__ void touch(const int *index, float *out) {{
+        {where}
+        for (int i = 0; i < 8; i++) tile[i] = i;
+        tile[index[0]] = 5.0f;
+        out[0] = tile[3] + tile[index[0]];
+    }}"""
+    kernel = hostcuda.RawModule(code=code).get_function("touch")
+    out = np.zeros(1, np.float32)
+    kernel((1,), (1,), (np.array([3], np.int32), out))
+    assert out[0] == 10
+    with pytest.raises(
+        RuntimeError, match=rf"index {index} is outside an array of fixed length, at line 4(?s:.)*5\.0f"
+    ):
+        kernel((1,), (1,), (np.array([index], np.int32), out))

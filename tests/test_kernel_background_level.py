@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from gpucoadd import fallback
 from gpucoadd.background import RowSplines, cell_edges, cell_means, row_coefficients
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 BITS = 2 | 16
 
@@ -47,11 +47,11 @@ def check(image, variance, mask, usable, bin_size):
         fallback.background_residual(image, variance, mask, on_host, BITS),
         expected_residual(image, variance, mask, level).reshape(len(image), -1),
     )
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         from gpucoadd.kernels.background_level import background_level, background_residual
 
         given = cupy.asarray(cells)
-        standin.host_reads = 0
+        standin.reset()
         splines = row_coefficients(given, shape, bin_size=bin_size)
         assert standin.host_reads == 1
         found = background_residual(*map(cupy.asarray, (image, variance, mask)), splines, BITS)
@@ -135,7 +135,7 @@ def test_bands_of_a_larger_stack():
     """Rows of a stack are views that are not contiguous; the stacks of the planes may be cut differently."""
     image, variance, mask = planes((3, 50, 40))
     cells = np.random.default_rng(1).normal(20, 1, (2, 4, 5))
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         from gpucoadd.kernels.background_level import background_level, background_residual
 
         splines = row_coefficients(cupy.asarray(cells), (32, 40), bin_size=8)
@@ -170,7 +170,7 @@ def test_number_of_launches_does_not_grow_with_the_epochs():
 
 def test_splines_of_other_planes_are_refused():
     image, variance, mask = planes((2, 16, 24))
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         from gpucoadd.kernels.background_level import background_residual
 
         splines = row_coefficients(cupy.ones((3, 2, 3)), (16, 24), bin_size=8)
@@ -181,7 +181,7 @@ def test_splines_of_other_planes_are_refused():
 
 
 def test_too_many_epochs_are_refused():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         from gpucoadd.kernels.background_level import background_level, background_residual
 
         n = 65536

@@ -10,14 +10,14 @@ import pytest
 import standin
 from numpy.testing import assert_array_equal
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 SHAPES = [(1,), (255,), (256,), (257,), (3, 5, 17), (2, 40, 30), (0, 7), ()]
 
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         yield cupy
 
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from gpucoadd import CellGrid, MaskedImage, MaskSchema, Mosaic
 from gpucoadd.fallback.cells import merge_cells as twin
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 SHAPE = (150, 201)  # three tiles by four, the last of each row and column cut
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 3e38])
@@ -21,7 +21,7 @@ SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 3e38])
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         yield cupy
 
 
@@ -73,7 +73,7 @@ def check(cupy, target, boxes, images, variances, **options):
     reads = standin.host_reads
     importlib.import_module("gpucoadd.kernels.cells").merge_cells(tuple(found), boxes, *given, **options)
     assert standin.host_reads == reads
-    assert hostcuda.launches == {"merge_cells": 1}
+    standin.expect_launches({"merge_cells": 1})
     for array, before in zip(given, (images, variances)):
         assert_array_equal(array.get(), before)
     for name, got, wanted in zip(("image", "variance", "count"), found, expected):

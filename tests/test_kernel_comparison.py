@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from gpucoadd import fallback, primitives
 from gpucoadd.fallback import Search
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 FLAGS = ("positive", "negative", "positive_peaks", "negative_peaks", "no_data", "edge")
 
@@ -31,7 +31,7 @@ def planes(shape, seed=1):
 
 def check(image, variance, mask, template, scales, search):
     expected = fallback.compare(image, variance, mask, template, scales, search)
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         device = [cupy.asarray(plane) for plane in (image, variance, mask)]
         sky = None if template is None else tuple(map(cupy.asarray, template))
         found = primitives.compare(*device, sky, scales, search)
@@ -86,7 +86,7 @@ def test_bands_of_a_larger_stack_are_views():
     expected = fallback.compare(
         image[:, 4:10], variance[:, 4:10], mask[:, 4:10], (sky[0], sky_variance[0]), [1.5] * 3, search
     )
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         bands = [cupy.asarray(plane)[:, 4:10] for plane in (image, variance, mask)]
         found = primitives.compare(*bands, (cupy.asarray(sky[0]), cupy.asarray(sky_variance[0])), [1.5] * 3, search)
         assert_array_equal(fallback.unpack(found.positive.data.get(), 45), expected.positive)
@@ -96,7 +96,7 @@ def test_bands_of_a_larger_stack_are_views():
 
 def test_reads_nothing_back():
     image, variance, mask = planes((2, 8, 40))
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         device = [cupy.asarray(plane) for plane in (image, variance, mask)]
         primitives.compare(*device, None, [1.0, 1.0], Search((5.0, 5.0), True))
         assert standin.host_reads == 0

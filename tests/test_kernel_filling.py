@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from gpucoadd import fallback
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 NO_DATA, INTRP, OTHER = 256, 4, 1
 OPTIONS = [(at_edge, transpose) for at_edge in (True, False) for transpose in (True, False)]
@@ -32,20 +32,20 @@ def check(given, level=12.3456789, at_edge=True, transpose=False):
     """The kernel gives NumPy's bits, wherever the level lies, waits for nothing and leaves the input as it was."""
     with np.errstate(over="ignore"):  # of a variance of 3e38
         expected = fallback.fill_bad_runs(*given, NO_DATA, INTRP, level, at_edge, transpose)
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         from gpucoadd.kernels.filling import fill_bad_runs
 
         device = [cupy.asarray(plane) for plane in given]
         levels = [level, cupy.asarray(np.array(level)), cupy.asarray(np.array([level], np.float32))]
-        standin.host_reads = 0
         for value in levels:
+            standin.reset()
             found = fill_bad_runs(*device, NO_DATA, INTRP, value, at_edge, transpose)
             assert standin.host_reads == 0
             for name, plane, wanted in zip(("image", "variance", "mask"), found, expected, strict=True):
                 assert plane.dtype == wanted.dtype and plane.flags.c_contiguous
-                assert_array_equal(plane._host, wanted, err_msg=name)
+                assert_array_equal(plane.get(), wanted, err_msg=name)
         for plane, before in zip(device, given, strict=True):
-            assert_array_equal(plane._host, before)
+            assert_array_equal(plane.get(), before)
     return expected
 
 
@@ -110,7 +110,7 @@ def test_views_are_taken_as_they_are():
     """Planes that are not contiguous give what copies of them give."""
     given = planes(np.random.default_rng(3).random((40, 66)) < 0.4)
     expected = fallback.fill_bad_runs(*(plane[1::2, ::3] for plane in given), NO_DATA, INTRP, 1.0, True, False)
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         from gpucoadd.kernels.filling import fill_bad_runs
 
         views = [cupy.asarray(plane)[1::2, ::3] for plane in given]
@@ -121,9 +121,9 @@ def test_views_are_taken_as_they_are():
 
 def test_two_launches():
     given = planes(np.ones((3, 40), bool))
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         from gpucoadd.kernels.filling import fill_bad_runs
 
         hostcuda.reset()
         fill_bad_runs(*map(cupy.asarray, given), NO_DATA, INTRP, 1.0, True, False)
-    assert hostcuda.launches == {"flag_bad_in_rows": 1, "fill_runs": 1}
+    standin.expect_launches({"flag_bad_in_rows": 1, "fill_runs": 1})

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from gpucoadd.fallback import flags as twin
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 SHAPES = [(1, 1, 1), (1, 1, 70), (1, 70, 1), (3, 5, 31), (2, 5, 32), (2, 4, 33), (3, 3, 63), (2, 3, 64), (2, 3, 65)]
 SHAPES += [(5, 9, 97), (2, 40, 200)]  # more than one block of threads
@@ -20,7 +20,7 @@ SHAPES += [(5, 9, 97), (2, 40, 200)]  # more than one block of threads
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         yield cupy
 
 

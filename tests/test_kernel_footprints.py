@@ -10,14 +10,14 @@ import pytest
 import standin
 from numpy.testing import assert_array_equal
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 SIZES = [0, 1, 2, 15, 16, 17, 31, 32, 33, 500, 2048, 2100, 5000]  # a thread takes 16 pixels, a block 2048
 
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         yield cupy
 
 

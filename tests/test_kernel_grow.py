@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from gpucoadd.fallback.flags import as_words
 from gpucoadd.fallback.growing import grow as twin
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 RADII = [0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 97, 130, 1000]
 SHAPES = [(1, 1), (1, 90), (90, 1), (5, 31), (6, 32), (5, 33), (4, 63), (4, 64), (4, 65), (20, 97), (3, 200)]
@@ -21,7 +21,7 @@ SHAPES = [(1, 1), (1, 90), (90, 1), (5, 31), (6, 32), (5, 33), (4, 63), (4, 64),
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         yield cupy
 
 

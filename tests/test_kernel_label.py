@@ -14,7 +14,7 @@ from scipy import ndimage
 from gpucoadd.fallback.flags import as_words
 from gpucoadd.fallback.labelling import label as twin
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 WITHIN_PLANES = np.zeros((3, 3, 3), bool)
 WITHIN_PLANES[1] = True
@@ -22,7 +22,7 @@ WITHIN_PLANES[1] = True
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         yield cupy
 
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucoadd import clipping
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 PIECE = 8192  # samples of a block of threads
 SIZES = [1, 2, 3, 4, 5, 100, 257, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 1030]
@@ -22,7 +22,7 @@ QUARTILES = (0.25, 0.5, 0.75)
 
 @pytest.fixture
 def cupy():
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         yield cupy
 
 

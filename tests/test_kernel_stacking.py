@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from gpucoadd import fallback
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 REJECT, REMOVED = 1 | 2 | 16 | 32, 2 | 64
 
@@ -60,10 +60,10 @@ def test_equals_definition(shape, n_edits, online):
         expected = by_pixel(mask, planes, *rules)
         twin = fallback.stacking_masks(mask, words, *rules)
         hostcuda.reset()
-        with standin.installed() as cupy:
+        with standin.device() as cupy:
             there = cupy.asarray(mask.copy())
             found = launch(there, [(cupy.asarray(w), k, a) for w, k, a in words], *rules)
-            assert hostcuda.launches == {"stacking_masks": 1 if n_edits <= 3 else 2}
+            standin.expect_launches({"stacking_masks": 1 if n_edits <= 3 else 2})
             assert_array_equal(there.get(), mask)
         for wanted, numpy, cuda in zip(expected, twin, found, strict=True):
             assert_array_equal(numpy, wanted)
@@ -78,7 +78,7 @@ def test_bands_of_rows(rows, columns):
     cut = [(flags[:, rows, : 70 if columns == slice(None) else 55], keep, add) for flags, keep, add in planes]
     expected = by_pixel(mask[:, rows, columns], cut, REJECT, REMOVED, False)
     n_words = -(-expected[0].shape[2] // 32)
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         there = cupy.asarray(mask)[:, rows, columns]
         edits = [(cupy.asarray(w)[:, rows, :n_words], keep, add) for w, keep, add in words]
         edits[1] = (edits[1][0].copy(), *edits[1][1:])  # its epochs lie closer to each other
@@ -91,7 +91,7 @@ def test_order_of_edits_matters():
     mask = np.int32([[[1, 1]]])
     flags = np.array([[[True, False]]])
     edits = [(fallback.as_words(flags), ~33, 16), (fallback.as_words(flags), -1, 32)]
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         there = cupy.asarray(mask)
         device = [(cupy.asarray(words), keep, add) for words, keep, add in edits]
         assert launch(there, device, REJECT, 0, False)[0].tolist() == [[[16 | 32, 1]]]

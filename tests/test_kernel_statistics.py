@@ -16,7 +16,7 @@ from oracles import STATISTICS
 from gpucoadd import fallback
 from gpucoadd.fallback import Rules
 
-pytestmark = pytest.mark.skipif(not hostcuda.available(), reason=hostcuda.REASON)
+pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 BAD, SAT, CR, EDGE, NO_DATA, CLIPPED = (1 << i for i in range(6))
 RULES = Rules(
@@ -70,11 +70,11 @@ def check(image, variance, mask, weights, rules, view=lambda plane: plane):
     """Both twins on `view` of the planes; gives what they agree on."""
     expected = fallback.stack_statistics(*map(view, (image, variance, mask)), weights, rules)
     hostcuda.reset()
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         device = [view(cupy.asarray(plane.copy())) for plane in (image, variance, mask)]
         found = importlib.import_module("gpucoadd.kernels.statistics").stack_statistics(*device, weights, rules)
         assert standin.host_reads == 0
-        assert hostcuda.launches == {"stack_statistics": 1}
+        standin.expect_launches({"stack_statistics": 1})
         for plane, given in zip(device, (image, variance, mask), strict=True):
             assert_array_equal(plane.get(), view(given), err_msg="an input was changed")
         for name, here, there in zip(("image", "variance", "mask"), expected, found, strict=True):
@@ -189,7 +189,7 @@ def test_planes_of_different_strides():
     image, variance, mask, weights = samples(9, 200)
     piece = np.s_[:, 7:50]
     expected = fallback.stack_statistics(image[piece], variance[piece], mask[piece], weights, RULES)
-    with standin.installed() as cupy:
+    with standin.device() as cupy:
         wide = cupy.asarray(np.concatenate([variance, variance], axis=1))
         planes = cupy.asarray(image)[piece], wide[piece], cupy.asarray(mask[piece].copy())
         found = importlib.import_module("gpucoadd.kernels.statistics").stack_statistics(*planes, weights, RULES)
