@@ -2,6 +2,7 @@
 
 from .background_level import background_level, background_residual
 from .cell_means import cell_means
+from .cells import merge_cells
 from .comparison import Compared, Search, compare
 from .filling import fill_bad_runs
 from .flags import add_flags, any_flag, as_flags, as_planes, as_words, paint, take_flags, unpack
@@ -34,6 +35,7 @@ __all__ = [
     "fill_bad_runs",
     "grow",
     "label",
+    "merge_cells",
     "paint",
     "quantiles",
     "same_under",

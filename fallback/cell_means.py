@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gpucoadd.clipping import clipped_rows
 from gpucoadd.workers import cut
+
+from .clipping import clipped_rows
 
 _PIECE_SAMPLES = 1 << 17  # what stays in a processor's cache
 
@@ -27,7 +28,7 @@ def cell_means(
     y_edges, x_edges : numpy.ndarray, shape (cells + 1,), int
         First pixels of the cells along an axis, and its end.
     sigma, iterations
-        As in `gpucoadd.clipping.clipped_statistics`.
+        As in `gpucoadd.fallback.clipping.clipped_statistics`.
 
     Returns
     -------

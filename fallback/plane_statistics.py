@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucoadd import clipping
+from . import clipping
 
 
 def all_nan(planes: Any) -> Any:

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from gpucoadd.backend import array_module
-from gpucoadd.clipping import IQR_TO_SIGMA
 
+from .clipping import IQR_TO_SIGMA
 from .network import exchanges
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, to_host, twin
-from .clipping import clipped_mean, clipped_means, good_samples
+from . import primitives
+from .backend import Array, array_module, is_host, to_host
 from .decorrelation_config import IGNORED_PLANES, DecorrelationConfig
 from .filtering import Windows
 from .images import MaskedImage
@@ -77,13 +77,7 @@ def clipped_variance(variance: Windows, mask: Windows, bits: int) -> Array:
     xp = array_module(variance.plane)
     if not is_host(xp):
         return _clipped_on_device([(variance, mask, bits)])
-    values, flags = variance.pixels.astype(xp.float32, copy=False), mask.pixels
-    if len(values) == 1:
-        return np.array([clipped_mean(*good_samples(values[0], flags[0], bits), **_CLIP)])
-    good = np.isfinite(values)
-    good &= (flags & bits) == 0
-    shape = (len(values), -1)
-    return clipped_means(values.reshape(shape), good.reshape(shape), **_CLIP)
+    return primitives.clipped_means(variance.pixels.astype(np.float32, copy=False), mask.pixels, bits, **_CLIP)
 
 
 def _clipped_on_device(windows: Sequence[tuple[Windows, Windows, int]]) -> Array:
@@ -96,7 +90,7 @@ def _clipped_on_device(windows: Sequence[tuple[Windows, Windows, int]]) -> Array
         kernels.sample_windows(
             variance.plane, mask.plane, bits, variance.corners, variance.size, samples[number * n : (number + 1) * n]
         )
-    return twin(samples).clipped_statistics(samples, **_CLIP)[:, 0]
+    return primitives.clipped_statistics(samples, **_CLIP)[:, 0]
 
 
 def ignored_bits(schema: MaskSchema, planes: Sequence[str]) -> int:

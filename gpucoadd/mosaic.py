@@ -8,13 +8,13 @@ views of one image that its decorrelation writes to; what one cell leaves in a b
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, quiet, twin
+from . import primitives
+from .backend import Array, array_module, quiet
 from .cells import CellGrid
 from .images import Frozen, MaskedImage
 
@@ -173,9 +173,8 @@ class Mosaic:
         self._n_cells += len(boxes)
         if self._count is not None and self._n_cells > _MANY:
             self._count = self._count.astype("int32", copy=False)
-        twins = importlib.import_module(".cells", twin(images).__name__)
         with quiet(array_module(images)):
-            twins.merge_cells(
+            primitives.merge_cells(
                 (self._image, self._variance, self._count),
                 boxes,
                 images,

@@ -261,7 +261,7 @@ def clipped_statistics(samples: Array, *, sigma: float, iterations: int) -> Arra
     sigma : float
         Half width of the clip in standard deviations.
     iterations : int
-        Rounds, as `gpucoadd.clipping.clipped_statistics` explains.
+        Rounds, as `gpucoadd.fallback.clipping.clipped_statistics` explains.
 
     Returns
     -------
@@ -379,3 +379,41 @@ def fill_bad_runs(
     """
     fill = twin(image).fill_bad_runs
     return fill(image, variance, mask, no_data, interpolated, fallback, fallback_at_edge, transpose)
+
+
+def merge_cells(
+    target: tuple[Array, Array, Array | None],
+    boxes: np.ndarray,
+    images: Array,
+    variances: Array,
+    *,
+    corners: np.ndarray,
+    planes: np.ndarray,
+    copy: bool,
+    all_valid: np.ndarray | None = None,
+) -> None:
+    """
+    Merge cells, one after the other, into the planes of a mosaic, which are written to.
+
+    A pixel of a cell is valid if its image times its variance is not NaN.
+
+    Parameters
+    ----------
+    target : (array, array, array or None)
+        Image, variance, and how many cells had a valid pixel, each (y, x); the types of the first two float32 or
+        float64, that of the third uint16 or int32.
+    boxes : numpy.ndarray, shape (m, 4), int
+        x0, y0, width, height of each cell in the mosaic, inside it.
+    images, variances : array, shape (n, h, w), float32 or float64
+        Where the cells' pixels are.
+    corners : numpy.ndarray, shape (m, 2), int
+        (y, x) of each cell's first pixel there.
+    planes : numpy.ndarray, shape (m,), int
+        In which of the n planes.
+    copy : bool
+        Whether valid pixels replace those of the mosaic; otherwise they are added.
+    all_valid : numpy.ndarray, shape (m,), bool, optional
+        Cells that are known to be valid throughout, which saves the host looking at them.
+    """
+    options: dict[str, Any] = {"corners": corners, "planes": planes, "copy": copy, "all_valid": all_valid}
+    twin(images).merge_cells(target, boxes, images, variances, **options)

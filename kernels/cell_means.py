@@ -7,7 +7,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from gpucoadd.clipping import IQR_TO_SIGMA
+from gpucoadd.fallback.clipping import IQR_TO_SIGMA
 
 from ._compile import kernel
 
@@ -42,7 +42,7 @@ def cell_means(
     sigma : float
         Half width of the clip in standard deviations.
     iterations : int
-        Rounds, 1 or more; by the rules of `gpucoadd.clipping.clipped_statistics`.
+        Rounds, 1 or more; by the rules of `gpucoadd.fallback.clipping.clipped_statistics`.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from gpucoadd.clipping import IQR_TO_SIGMA
+from gpucoadd.fallback.clipping import IQR_TO_SIGMA
 
 from ._compile import blocks, kernel
 
@@ -122,7 +122,7 @@ def clipped_statistics(samples: Any, *, sigma: float, iterations: int) -> Any:
     """
     Mean, de-biased variance and number of the samples that stay after clipping, for k samples.
 
-    The rules are those of `gpucoadd.clipping.clipped_statistics`. Moves 16 bytes a sample, and 4 more each round.
+    The rules are those of `gpucoadd.fallback.clipping.clipped_statistics`. Moves 16 bytes a sample, and 4 a round.
 
     Parameters
     ----------

@@ -8,8 +8,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from gpucoadd.clipping import IQR_TO_SIGMA
 from gpucoadd.fallback import Rules
+from gpucoadd.fallback.clipping import IQR_TO_SIGMA
 from gpucoadd.fallback.network import exchanges
 
 from ._compile import Defines, blocks, kernel

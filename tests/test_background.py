@@ -11,7 +11,7 @@ from gpucoadd import MaskSchema, VarianceScaling, primitives
 from gpucoadd import background as splines_of_cells
 from gpucoadd.backend import array_module, to_host
 from gpucoadd.background import cell_edges, row_coefficients
-from gpucoadd.clipping import clipped_statistics
+from gpucoadd.fallback.clipping import clipped_statistics
 from gpucoadd.variance import variance_scales
 
 SCHEMA = MaskSchema.lsst()

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucoadd import clipping
-from gpucoadd.clipping import IQR_TO_SIGMA, clipped_mean, clipped_means, clipped_statistics, good_samples, quantile
+from gpucoadd.fallback import clipping
+from gpucoadd.fallback.clipping import (
+    IQR_TO_SIGMA,
+    clipped_mean,
+    clipped_means,
+    clipped_statistics,
+    good_samples,
+    quantile,
+)
 
 
 def by_definition(values, sigma, iterations):

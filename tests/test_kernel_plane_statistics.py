@@ -11,7 +11,7 @@ import pytest
 import standin
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gpucoadd import clipping
+from gpucoadd.fallback import clipping
 
 pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 

@@ -1,15 +1,16 @@
-"""Sigma clipping of one large sample, such as a variance plane or the cells of a background."""
+"""Sigma clipping of one large sample, such as a variance plane, or of many small ones, such as background cells."""
 
 from __future__ import annotations
 
 import bisect
 import contextlib
 import math
+from typing import Any
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, quiet, to_host
-from .workers import cut
+from gpucoadd.backend import quiet
+from gpucoadd.workers import cut
 
 IQR_TO_SIGMA = 0.741301109252802  # of a Gaussian; the figure LSST clips with
 _INFINITE = np.float32(np.inf)
@@ -20,36 +21,25 @@ _BODY = 0.6  # of the first half width; the bounds of later rounds are hardly ev
 _TAIL = 16  # of the samples of a row lie in each tail that a round may clip
 
 
-def ordered_samples(plane: Array, good: Array) -> Array:
-    """The values of `plane` where `good` (same shape, bool) is set, ascending, 1-d. They must be finite."""
-    xp = array_module(plane)
-    values = plane.copy().reshape(-1)
-    bad = xp.flatnonzero(~good)
-    values[bad] = xp.inf
-    values.sort()
-    return values[: values.shape[0] - bad.shape[0]]
-
-
-def good_samples(plane: Array, mask: Array, bits: int) -> tuple[Array, int]:
+def good_samples(plane: Any, mask: Any, bits: int) -> tuple[Any, int]:
     """
     The finite values of `plane` whose pixel has none of `bits` in `mask`; +inf in place of the others.
 
-    Gives a 1-d copy, and how many are good; waits for the device.
+    Gives a 1-d copy, and how many are good.
     """
-    xp = array_module(plane)
     values, flags = plane.reshape(-1), mask.reshape(-1)
-    samples = xp.empty_like(values)
+    samples = np.empty_like(values)
     n = 0
-    for piece in cut(values.shape[0], _PIECE if is_host(xp) else values.shape[0]):
+    for piece in cut(values.shape[0], _PIECE):
         good = (flags[piece] & bits) == 0
-        good &= xp.isfinite(values[piece])
-        samples[piece] = xp.where(good, values[piece], _INFINITE)
-        n += int(xp.count_nonzero(good))
+        good &= np.isfinite(values[piece])
+        samples[piece] = np.where(good, values[piece], _INFINITE)
+        n += int(np.count_nonzero(good))
     return samples, n
 
 
-def quantile(ordered: Array, fraction: float) -> float:
-    """Linear quantile of an ascending 1-d array (NumPy's default method); waits for the device. NaN when empty."""
+def quantile(ordered: Any, fraction: float) -> float:
+    """Linear quantile of an ascending 1-d array (NumPy's default method). NaN when empty."""
     n = ordered.shape[0]
     if n == 0:
         return math.nan
@@ -59,7 +49,7 @@ def quantile(ordered: Array, fraction: float) -> float:
     return low if position == below else low + (float(ordered[below + 1]) - low) * (position - below)
 
 
-def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tuple[float, float, int]:
+def clipped_statistics(ordered: Any, *, sigma: float, iterations: int) -> tuple[float, float, int]:
     """
     Mean, de-biased variance and number of the samples that stay after clipping.
 
@@ -76,7 +66,7 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     Returns
     -------
     (float, float, int)
-        NaN, NaN, 0 when nothing stays. Waits for the device.
+        NaN, NaN, 0 when nothing stays.
 
     Notes
     -----
@@ -89,7 +79,7 @@ def clipped_statistics(ordered: Array, *, sigma: float, iterations: int) -> tupl
     return _rounds(moments, centre, half_width, sigma=sigma, iterations=iterations)
 
 
-def _first_bounds(ordered: Array, sigma: float) -> tuple[float, float]:
+def _first_bounds(ordered: Any, sigma: float) -> tuple[float, float]:
     """Centre and half width of the first round: median, and the quartile width as that of a Gaussian."""
     width = quantile(ordered, 0.75) - quantile(ordered, 0.25)
     return quantile(ordered, 0.5), sigma * IQR_TO_SIGMA * width
@@ -134,7 +124,7 @@ class _Moments:
     Slices of successive rounds differ at their ends only, so the sums of one are mended to those of the next.
     """
 
-    def __init__(self, ordered: Array, origin: float) -> None:
+    def __init__(self, ordered: Any, origin: float) -> None:
         self.ordered, self._origin = ordered, origin
         self._low = self._high = 0
         self._sums = np.zeros(2)  # of the deviations from the origin, and of their squares
@@ -159,30 +149,21 @@ class _Moments:
         """Sums over ``ordered[start:stop]``, or less those over ``ordered[stop:start]``."""
         if start > stop:
             return -self._signed(stop, start)
-        xp = array_module(self.ordered)
         sums = np.zeros(2)
-        step = _PIECE if is_host(xp) else max(stop - start, 1)
-        for first in range(start, stop, step):
-            deviation = xp.subtract(self.ordered[first : min(first + step, stop)], self._origin, dtype=xp.float64)
+        for first in range(start, stop, _PIECE):
+            deviation = np.subtract(self.ordered[first : min(first + _PIECE, stop)], self._origin, dtype=np.float64)
             total = deviation.sum()
-            sums += to_host(xp.stack([total, xp.square(deviation, out=deviation).sum()]))
+            sums += np.array([total, np.square(deviation, out=deviation).sum()])
         return sums
 
 
-def _span(ordered: Array, centre: float, half_width: float) -> tuple[int, int]:
+def _span(ordered: Any, centre: float, half_width: float) -> tuple[int, int]:
     """First and end index of the samples with ``|sample - centre| <= half_width``, compared in float64."""
-    xp = array_module(ordered)
-    if is_host(xp):  # some twenty samples are looked at, where a device would wait for each
-        low = bisect.bisect_left(ordered, -half_width, key=lambda sample: float(sample) - centre)
-        return low, bisect.bisect_right(ordered, half_width, key=lambda sample: float(sample) - centre)
-    deviation = xp.subtract(ordered, centre, dtype=xp.float64)
-    low, high = (
-        xp.searchsorted(deviation, xp.asarray(s * half_width), side) for s, side in ((-1, "left"), (1, "right"))
-    )
-    return int(low), int(high)
+    low = bisect.bisect_left(ordered, -half_width, key=lambda sample: float(sample) - centre)
+    return low, bisect.bisect_right(ordered, half_width, key=lambda sample: float(sample) - centre)
 
 
-def clipped_mean(samples: Array, n: int, *, sigma: float, iterations: int) -> float:
+def clipped_mean(samples: Any, n: int, *, sigma: float, iterations: int) -> float:
     """
     The mean of `clipped_statistics`, of samples in any order.
 
@@ -198,9 +179,9 @@ def clipped_mean(samples: Array, n: int, *, sigma: float, iterations: int) -> fl
     Returns
     -------
     float
-        NaN when nothing stays. Waits for the device.
+        NaN when nothing stays.
     """
-    if is_host(array_module(samples)) and n > _LARGE and not _has_ties(samples):
+    if n > _LARGE and not _has_ties(samples):
         centre, half_width, unordered = _order_tails(samples, n, sigma)
         if unordered is not None:
             moments = _Moments(samples[:n], centre)
@@ -252,7 +233,7 @@ def _place(samples: np.ndarray, rank: int) -> None:
         rest[0], rest[least] = rest[least], rest[0]
 
 
-def clipped_means(samples: Array, good: Array, *, sigma: float, iterations: int) -> Array:
+def clipped_means(samples: Any, good: Any, *, sigma: float, iterations: int) -> Any:
     """
     Clipped means of many small samples at once, by the rules of `clipped_statistics`.
 
@@ -269,14 +250,13 @@ def clipped_means(samples: Array, good: Array, *, sigma: float, iterations: int)
     array, shape (n,), float64
         NaN where nothing stays.
     """
-    xp = array_module(samples)
     n = good.sum(axis=1)
     complete = int(n.min()) == samples.shape[1]
-    ordered = xp.sort(samples if complete else xp.where(good, samples, _INFINITE), axis=1)
+    ordered = np.sort(samples if complete else np.where(good, samples, _INFINITE), axis=1)
     return clipped_rows(ordered, n, sigma=sigma, iterations=iterations)
 
 
-def clipped_rows(ordered: Array, n: Array, *, sigma: float, iterations: int) -> Array:
+def clipped_rows(ordered: Any, n: Any, *, sigma: float, iterations: int) -> Any:
     """
     As `clipped_means`, of rows that are ascending already: (rows, m) float32.
 
@@ -285,48 +265,46 @@ def clipped_rows(ordered: Array, n: Array, *, sigma: float, iterations: int) -> 
     fewest, most = int(n.min()), int(n.max())
     first = most // _TAIL
     body = slice(first, max(first, fewest - fewest // _TAIL))
-    with quiet(array_module(ordered)):  # no sample, one sample: NaN
+    with quiet(np):  # no sample, one sample: NaN
         try:
             return _rounds_of_rows(ordered, n, body, sigma=sigma, iterations=iterations)
         except _Disordered:
             return _rounds_of_rows(ordered, n, slice(0, 0), sigma=sigma, iterations=iterations)
 
 
-def _rounds_of_rows(ordered: Array, n: Array, body: slice, *, sigma: float, iterations: int) -> Array:
+def _rounds_of_rows(ordered: Any, n: Any, body: slice, *, sigma: float, iterations: int) -> Any:
     """
     The rounds of the clip of ordered rows, of which the first `n` samples count; +inf follows.
 
     The columns `body` are summed once, since no round drops a sample of them; `_Disordered` if one does.
     """
-    xp = array_module(ordered)
     low, origin, high = (_quantiles(ordered, n, fraction) for fraction in (0.25, 0.5, 0.75))
     centre, half_width = origin, sigma * IQR_TO_SIGMA * (high - low)
-    ends = xp.concatenate([ordered[:, : body.start], ordered[:, body.stop :]], axis=1).astype(xp.float64)
-    middle = xp.subtract(ordered[:, body], origin[:, None], dtype=xp.float64)
-    body_sum, body_squares = middle.sum(axis=1), xp.einsum("nm,nm->n", middle, middle)
-    innermost = ordered[:, [body.start, body.stop - 1]].astype(xp.float64) if body.stop > body.start else ends[:, :0]
+    ends = np.concatenate([ordered[:, : body.start], ordered[:, body.stop :]], axis=1).astype(np.float64)
+    middle = np.subtract(ordered[:, body], origin[:, None], dtype=np.float64)
+    body_sum, body_squares = middle.sum(axis=1), np.einsum("nm,nm->n", middle, middle)
+    innermost = ordered[:, [body.start, body.stop - 1]].astype(np.float64) if body.stop > body.start else ends[:, :0]
     for iteration in range(iterations):
-        if bool((xp.abs(innermost - centre[:, None]) > half_width[:, None]).any()):
+        if bool((np.abs(innermost - centre[:, None]) > half_width[:, None]).any()):
             raise _Disordered
-        kept = xp.abs(ends - centre[:, None]) <= half_width[:, None]
-        deviation = xp.where(kept, ends - origin[:, None], 0)
+        kept = np.abs(ends - centre[:, None]) <= half_width[:, None]
+        deviation = np.where(kept, ends - origin[:, None], 0)
         count = kept.sum(axis=1) + (body.stop - body.start)
         shift = (deviation.sum(axis=1) + body_sum) / count
         centre = origin + shift
-        squares = xp.einsum("nm,nm->n", deviation, deviation) + body_squares - count * shift * shift
+        squares = np.einsum("nm,nm->n", deviation, deviation) + body_squares - count * shift * shift
         if iteration < iterations - 1:
-            width = xp.where(count > 1, sigma * xp.sqrt(xp.maximum(squares / (count - 1), 0)), xp.nan)
-            half_width = xp.where(n > 1, width, half_width)
+            width = np.where(count > 1, sigma * np.sqrt(np.maximum(squares / (count - 1), 0)), np.nan)
+            half_width = np.where(n > 1, width, half_width)
     return centre
 
 
-def _quantiles(ordered: Array, n: Array, fraction: float) -> Array:
+def _quantiles(ordered: Any, n: Any, fraction: float) -> Any:
     """Linear quantiles of rows (n rows, m) of which the first `n` are there, float64; NaN of an empty one."""
-    xp = array_module(ordered)
-    position = fraction * xp.maximum(n - 1, 0)
-    below = position.astype(xp.int64)
-    above = xp.minimum(below + 1, ordered.shape[1] - 1)
-    rows = xp.arange(len(ordered))
-    start, end = (ordered[rows, column].astype(xp.float64) for column in (below, above))
+    position = fraction * np.maximum(n - 1, 0)
+    below = position.astype(np.int64)
+    above = np.minimum(below + 1, ordered.shape[1] - 1)
+    rows = np.arange(len(ordered))
+    start, end = (ordered[rows, column].astype(np.float64) for column in (below, above))
     part = position - below
-    return xp.where(n > 0, xp.where(part > 0, start + (end - start) * part, start), xp.nan)
+    return np.where(n > 0, np.where(part > 0, start + (end - start) * part, start), np.nan)
