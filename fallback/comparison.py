@@ -52,12 +52,12 @@ def compare(image: Any, variance: Any, mask: Any, template: Any, scales: Sequenc
     """
     with quiet(np):
         epochs = [
-            _compare_plane(*planes, template, scale, limit, search)
-            for *planes, scale, limit in zip(image, variance, mask, scales, search.limits, strict=True)
+            _compare_plane(values, spread, bits, template, scale, limit, search)
+            for values, spread, bits, scale, limit in zip(image, variance, mask, scales, search.limits, strict=True)
         ]
     *flags, good = ([epoch[i] for epoch in epochs] for i in range(7))
     n_good = good[0] if len(good) == 1 else np.add.reduce(good, axis=0, dtype=np.int32)
-    return Compared(*(None if each[0] is None else _stacked(each) for each in flags), n_good)
+    return Compared._make([*(None if each[0] is None else _stacked(each) for each in flags), n_good])
 
 
 def _stacked(planes: list[Any]) -> Any:

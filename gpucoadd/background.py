@@ -103,11 +103,11 @@ def row_coefficients(cells: Array, shape: tuple[int, int], *, bin_size: int) -> 
     n_epochs, n_y, n_x = cells.shape
     style = min(n_y, n_x)
     y_nodes, x_nodes = (cell_edges(size, bin_size)[1] for size in shape)
-    known = to_host(xp.isfinite(cells))
-    side_by_side = [planes.transpose(1, 0, 2).reshape(n_y, n_epochs * n_x) for planes in (cells, known)]
-    columns = _spline_columns(y_nodes, *side_by_side, shape[0], style)
+    known_cells = to_host(xp.isfinite(cells))
+    beside = [planes.transpose(1, 0, 2).reshape(n_y, n_epochs * n_x) for planes in (cells, known_cells)]
+    columns = _spline_columns(y_nodes, beside[0], beside[1], shape[0], style)
     values = xp.ascontiguousarray(columns.reshape(shape[0], n_epochs, n_x).transpose(2, 1, 0))
-    known = known.any(axis=1).T
+    known: np.ndarray = np.logical_or.reduce(known_cells, axis=1).T
     coefficients = xp.zeros((n_epochs, shape[0], n_x + 1, 4), dtype=xp.float32)
     piece, offset = np.zeros((n_epochs, shape[1]), np.int32), np.zeros((n_epochs, shape[1]), np.float32)
     for epochs, pattern in _batches(known, style, together=not is_host(xp)):
@@ -124,7 +124,7 @@ def row_coefficients(cells: Array, shape: tuple[int, int], *, bin_size: int) -> 
             anchors, borders = _layout(nodes, shape[1], min(len(nodes), style))
             piece[epoch] = _piece_of_pixel(borders)
             offset[epoch] = np.arange(shape[1]) - anchors[piece[epoch]]
-    measured = known.any(axis=0)
+    measured: np.ndarray = np.logical_or.reduce(known, axis=0)
     if not measured.all():
         coefficients[xp.asarray(np.flatnonzero(~measured))] = xp.nan
     return RowSplines(coefficients, xp.asarray(piece), xp.asarray(offset), measured)

@@ -151,7 +151,8 @@ def _stars(size: int, rng: np.random.Generator) -> np.ndarray:
     """Points with a power law of fluxes, before any PSF."""
     plane = np.zeros((size, size), np.float32)
     at = rng.integers(0, size, (2, int(_STARS_PER_PIXEL * size * size)))
-    np.add.at(plane, tuple(at), (300.0 * (1.0 + rng.pareto(1.0, at.shape[1]))).clip(max=2e6).astype(np.float32))
+    fluxes = np.minimum(300.0 * (1.0 + rng.pareto(1.0, at.shape[1])), 2e6)
+    np.add.at(plane, tuple(at), fluxes.astype(np.float32))
     return plane
 
 
@@ -229,7 +230,7 @@ def make_difference(size: int, seed: int, *, xp: Any = np) -> Difference:
     science, template = observed(seen, SCIENCE_VARIANCE), observed(truth, TEMPLATE_VARIANCE)
     image = science[0] - signal.fftconvolve(template[0], middle, mode="same")
     planes = (science, template, [image.astype(np.float32), *science[1:]])
-    return Difference(*(MaskedImage(*map(xp.asarray, group), schema=schema) for group in planes), kernel=kernel)
+    return Difference._make([*(MaskedImage(*map(xp.asarray, group), schema=schema) for group in planes), kernel])
 
 
 def _gaussian(width: float) -> np.ndarray:

@@ -117,9 +117,9 @@ class Bench:
             reject=schema.known_bitmask(self.config.stacking.reject),
             edge=schema.bitmask("EDGE"),
         )
-        planes = (plane[group] for plane in (self.twins.image, self.twins.variance, self.twins.mask))
+        image, variance, mask = (plane[group] for plane in (self.twins.image, self.twins.variance, self.twins.mask))
         template = self.template.image, self.template.variance
-        return primitives.compare(*planes, template, [math.nan] * n, search)
+        return primitives.compare(image, variance, mask, template, [math.nan] * n, search)
 
     def grow(self, group: slice, flags: Flags) -> Flags:
         """Detected pixels grown as a search does."""
@@ -151,7 +151,7 @@ def _statistic(name: str) -> Callable[[Bench], Callable[[], MaskedImage]]:
     def build(bench: Bench) -> Callable[[], MaskedImage]:
         warps, weights = bench.warps, np.linspace(0.5, 1.5, bench.n_epochs)
         planes = warps.image, warps.variance, warps.mask
-        options = {"reject": _WANTED, "schema": warps.schema, "threads": bench.threads}
+        options: dict[str, Any] = {"reject": _WANTED, "schema": warps.schema, "threads": bench.threads}
         return lambda: stack(*planes, weights, statistic=name, **options)
 
     return build

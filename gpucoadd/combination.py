@@ -81,9 +81,10 @@ def stacking_rules(
 
 
 def _stack_pieces(
-    image: Array, variance: Array, mask: Array, weights: tuple[float, ...], rules: Any, *, threads: int
+    planes: Sequence[Array], weights: tuple[float, ...], rules: Any, *, threads: int
 ) -> tuple[Array, Array, Array]:
-    """`primitives.stack_statistics` of (epoch, pixel) arrays of any length; on the host piece by piece."""
+    """`primitives.stack_statistics` of planes (epoch, ...), flattened; on the host piece by piece."""
+    image, variance, mask = (plane.reshape(plane.shape[0], -1) for plane in planes)
     xp = array_module(image)
     if not is_host(xp):
         return primitives.stack_statistics(image, variance, mask, weights, rules)
@@ -196,11 +197,9 @@ def stack(
         propagation=config.propagation,
         lsst_extremes=lsst_extremes,
     )
-    n_epochs, *shape = image.shape
-    flat = (plane.reshape(n_epochs, -1) for plane in (image, variance, mask))
     with using(image):
-        planes = _stack_pieces(*flat, as_float32(numbers), rules, threads=check_threads(threads))
-    return MaskedImage(*(plane.reshape(shape) for plane in planes), schema=full)
+        planes = _stack_pieces((image, variance, mask), as_float32(numbers), rules, threads=check_threads(threads))
+    return MaskedImage(*(plane.reshape(image.shape[1:]) for plane in planes), schema=full)
 
 
 def as_float32(weights: Sequence[float]) -> tuple[float, ...]:
@@ -227,7 +226,7 @@ def prepare(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) 
     positive is dropped with a warning in the log.
     """
     reject = warps.schema.known_bitmask(config.reject)
-    clip = {"sigma": config.clipping.sigma, "iterations": config.clipping.iterations}
+    clip: dict[str, Any] = {"sigma": config.clipping.sigma, "iterations": config.clipping.iterations}
 
     def weigh(piece: slice, planes: Planes) -> list[float | None]:
         image, variance, mask = planes
@@ -318,8 +317,7 @@ def combine(
         masks, n_image = primitives.stacking_masks(
             mask, [(bits.words[:, rows], keep, add) for bits, keep, add in edits], reject, removed, online=online
         )
-        flat = (plane.reshape(n_epochs, -1) for plane in (image, variance, masks))
-        band = _stack_pieces(*flat, weights, rules, threads=work.threads)
+        band = _stack_pieces((image, variance, masks), weights, rules, threads=work.threads)
         return *(plane.reshape(n_image.shape) for plane in band), n_image
 
     out: tuple[Array, ...] = ()

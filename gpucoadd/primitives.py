@@ -98,7 +98,7 @@ def compare(
     """
     found = twin(image).compare(image, variance, mask, template, scales, search)
     *flags, n_good = found
-    return Compared(*(None if data is None else Flags(data, image.shape[2]) for data in flags), n_good)
+    return Compared._make([*(None if data is None else Flags(data, image.shape[2]) for data in flags), n_good])
 
 
 def smooth(plane: Array, weights: np.ndarray) -> Array:

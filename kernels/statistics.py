@@ -58,7 +58,7 @@ def stack_statistics(image: Any, variance: Any, mask: Any, weights: tuple[float,
     numbers = cupy.asarray(np.array([*weights, *(share for _, share in propagation), 0.0]))
     bits = cupy.asarray(np.array([*(bit for bit, _ in propagation), *sum(rules.mask_map, ()), 0], dtype=np.int32))
     out = tuple(cupy.empty(n_pixels, dtype=dtype) for dtype in (cupy.float32, cupy.float32, cupy.int32))
-    block = dict(defines)["BLOCK"]
+    block = int(dict(defines)["BLOCK"])
     kernel(_FILE, "stack_statistics", defines)(
         (blocks(n_pixels, block),),
         (block,),
