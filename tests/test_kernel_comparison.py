@@ -22,7 +22,7 @@ def planes(shape, seed=1):
     image = rng.normal(0, 3, shape).astype(np.float32)
     variance = rng.uniform(0.5, 2, shape).astype(np.float32)
     mask = rng.choice(np.int32([0, 0, 0, 1, 2, 4, 16, 64 | 2]), shape).astype(np.int32)
-    odd = [np.nan, np.inf, -np.inf, 1e-42, 0.0, -0.0, 1e30]
+    odd = [np.nan, np.inf, -np.inf, 1e-42, 0.0, -0.0, 1e30, np.finfo(np.float32).max]
     for plane, values in ((image, odd), (variance, [*odd, -1.0])):
         where = rng.random(shape) < 0.1
         plane[where] = rng.choice(np.float32(values), np.count_nonzero(where))

@@ -26,6 +26,9 @@ def cupy():
         yield cupy
 
 
+LARGEST = np.finfo(np.float32).max  # finite still
+
+
 def kernels():
     return importlib.import_module("gpucoadd.kernels.plane_statistics")
 
@@ -79,13 +82,15 @@ def check_quantiles(cupy, samples, fractions):
 
 
 def test_samples_are_what_counts(cupy):
-    plane = np.float32([[[1, np.nan, -np.inf, 4, 5]], [[np.inf, -0.0, 1e-42, 3e38, -3e38]]])
+    plane = np.float32([[[1, np.nan, -np.inf, 4, 5]], [[np.inf, -0.0, 1e-42, LARGEST, -3e38]]])
     mask = np.int32([[[0, 0, 0, 8, 3]], [[0, 4, 0, -(2**31), 9]]])
     device = [cupy.asarray(plane), cupy.asarray(mask)]
     found = kernels().samples(*device, 8)
     assert standin.host_reads == 0
     assert found.dtype == np.float32
-    assert_array_equal(found.get(), np.float32([[1, np.inf, np.inf, np.inf, 5], [np.inf, -0.0, 1e-42, 3e38, np.inf]]))
+    assert_array_equal(
+        found.get(), np.float32([[1, np.inf, np.inf, np.inf, 5], [np.inf, -0.0, 1e-42, LARGEST, np.inf]])
+    )
     assert_array_equal(kernels().samples(*device, -(2**31))[1].get()[3], np.inf)
     assert_array_equal(device[0].get(), plane)
     assert_array_equal(device[1].get(), mask)

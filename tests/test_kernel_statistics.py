@@ -32,7 +32,7 @@ RULES = Rules(
 )
 ORDERED = ("MEDIAN", "MEANCLIP", "VARIANCECLIP", "STDEVCLIP", "IQRANGE")
 ABOUT_MEAN = ("VARIANCE", "STDEV", "MEANSQUARE")
-ODD = np.float32([np.nan, np.inf, -np.inf, 1e-45, -1e-42, 0.0, -0.0, 3.4e38, -3.4e38, 1e30])
+ODD = np.float32([np.nan, np.inf, -np.inf, 1e-45, -1e-42, 0.0, -0.0, np.finfo(np.float32).max, -3.4e38, 1e30])
 
 
 def samples(n_epochs, n_pixels, seed=1):
