@@ -22,7 +22,6 @@ from . import primitives
 from .backend import Array, array_module, using
 from .configuration import CoaddConfig, Persistence, Prefilter
 from .detection import Footprints, NothingUndetectedError, detect, detect_template, label
-from .fallback import Compared
 from .groups import by_epochs
 from .images import Frozen, MaskedImage, WarpStack, check_dtype
 from .masks import MaskSchema
@@ -91,7 +90,9 @@ class _Searched(NamedTuple):
 
     footprints: Footprints
     scales: np.ndarray
-    compared: Compared
+    no_data: Flags
+    edge: Flags
+    n_good: Array  # (y, x)
 
 
 def find_artifacts(
@@ -170,14 +171,14 @@ def search(
     factors = np.full(n_epochs, math.nan)
     candidates: list[tuple[list[int], Footprints]] = []
     groups = by_epochs(search_group, psf_matched, indices, work, bytes_per_pixel=_BYTES_PER_PIXEL)
-    for piece, (footprints, scales, compared) in groups:
+    for piece, searched in groups:
         group = positions[piece]
-        candidates.append((group, footprints))
-        factors[group] = scales
-        bits["no_data"].set_planes(group, compared.no_data)
-        bits["edge"].set_planes(group, compared.edge)
-        primitives.add_flags(footprints.paint((len(group), *shape)), epoch_count)
-        xp.add(n_image, compared.n_good, out=n_image)
+        candidates.append((group, searched.footprints))
+        factors[group] = searched.scales
+        bits["no_data"].set_planes(group, searched.no_data)
+        bits["edge"].set_planes(group, searched.edge)
+        primitives.add_flags(searched.footprints.paint((len(group), *shape)), epoch_count)
+        xp.add(n_image, searched.n_good, out=n_image)
         work.progress("comparing", piece.stop, len(positions))
     for group, footprints in candidates:
         judged = _judge(footprints, epoch_count, n_image, bright, config.persistence)
@@ -222,7 +223,7 @@ def _search_group(
     )
     if config.prefilter.enabled:
         footprints = _prefilter(footprints, mask, schema, config.prefilter)
-    return _Searched(footprints, scales, compared)
+    return _Searched(footprints, scales, compared.no_data, compared.edge, compared.n_good)
 
 
 def template_footprints(image: Array, variance: Array, *, psf_sigma: float, config: CoaddConfig) -> list[Array]:

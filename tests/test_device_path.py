@@ -182,3 +182,23 @@ def test_reads_stay_few(cupy, golden, n_epochs):
     # more for those whose variance asks for a second look, which in this scene are two of three
     assert reads <= 20 + 3 * (n_epochs - 1) and waits <= 5
     assert launches <= 420 + 15 * (n_epochs - 1)
+
+
+def test_a_device_that_is_too_small_for_all_at_once(cupy, golden, on_host, caplog):
+    """Groups of epochs and bands of rows are halved, with a line in the log each, and nothing is different."""
+    warps = goldens.warp_stack(golden, cupy.asarray)
+    one_plane = golden["in_image"][0].nbytes
+    cupy.get_default_memory_pool().set_limit(2 * one_plane)
+    device = goldens.run(golden, warps)
+    check_exact(COUNTS + ARTIFACTS, device, on_host)
+    check_floats(device, on_host)
+    said = [record.getMessage() for record in caplog.records if "out of memory" in record.getMessage()]
+    assert {line.partition(" with ")[2] for line in said} == {
+        "3 epochs at a time; going on with 1",
+        "116 rows at a time; going on with 58",
+    }
+    assert len(said) == 5  # weights and stack, twice, and the search
+
+    cupy.get_default_memory_pool().set_limit(one_plane // 2)
+    with pytest.raises(MemoryError, match="out of memory even with 1 of the epochs at a time"):
+        goldens.run(golden, warps)
