@@ -7,13 +7,26 @@ import hostcuda
 import pytest
 import standin
 
+_DEVICES = ["cuda-on-cpu", pytest.param("cupy", marks=pytest.mark.gpu)]
 
-@pytest.fixture(params=["numpy", "cuda-on-cpu", pytest.param("cupy", marks=pytest.mark.gpu)])
+
+@pytest.fixture(params=["numpy", *_DEVICES])
 def xp(request):
     """Array module under test: NumPy; the stand-in for CuPy, with CUDA code on the CPU; CuPy where it has a device."""
     if request.param == "numpy":
         yield importlib.import_module("numpy")
-    elif request.param == "cupy":
+    else:
+        yield from _device(request.param)
+
+
+@pytest.fixture(params=_DEVICES)
+def device(request):
+    """As `xp`, without NumPy."""
+    yield from _device(request.param)
+
+
+def _device(name):
+    if name == "cupy":
         cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
         if not cupy.cuda.is_available():
             pytest.skip("no CUDA device")
