@@ -15,6 +15,7 @@ from ._compile import blocks, kernel
 
 _FILE = "label.cu"
 _BLOCK = 256
+_MOST_PIXELS = 2**31 - 1
 
 
 def _launch(name: str, n_threads: int, *args: Any) -> None:
@@ -26,11 +27,16 @@ def label(flags: Any, n_columns: int) -> tuple[Any, Any, int]:
     Flat indices of the set pixels, the 8-connected component of each, and the number of components.
 
     `flags` are packed words (epoch, y, word); epochs are not connected. Components are numbered through all of them,
-    in raster order of their first pixel. There must be fewer than 2**31 pixels in all.
+    in raster order of their first pixel. ValueError for 2**31 pixels or more.
 
     Waits for the device twice: for the number of set pixels, and of components. Moves about 32 bytes per word
     (1 byte per pixel), and about 40 bytes per set pixel.
     """
+    if flags.shape[0] * flags.shape[1] * n_columns > _MOST_PIXELS:
+        raise ValueError(
+            f"planes {(*flags.shape[:2], n_columns)} (epoch, y, x) have more than {_MOST_PIXELS} pixels, whose numbers "
+            "do not fit int32; label fewer epochs at once"
+        )
     words = cupy.ascontiguousarray(flags)
     _, n_rows, n_words = words.shape
     ends = _counted(words)

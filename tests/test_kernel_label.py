@@ -171,3 +171,9 @@ def test_a_view_and_the_twin(cupy):
     assert_array_equal(found[0].get(), expected[0])
     assert_array_equal(found[1].get(), expected[1])
     assert found[2] == expected[2]
+
+
+def test_too_many_pixels_are_refused(cupy):
+    words = cupy.broadcast_to(cupy.zeros((1, 1, 1), dtype=cupy.uint32), (2, 32768, 1024))
+    with pytest.raises(ValueError, match=r"planes \(2, 32768, 32768\) .* more than 2147483647 pixels.*fewer epochs"):
+        importlib.import_module("gpucoadd.kernels.labelling").label(words, 32768)
