@@ -119,7 +119,8 @@ def find_artifacts(
         Ids to report on, in this order; those without a warp in `psf_matched` have no data anywhere.
         All of `psf_matched` when left out.
     memory : int, optional
-        Bytes to use beside inputs and outputs; half of the machine's when left out.
+        Bytes to use beside inputs and outputs, where the pixels are; half of the host's, or 80 % of what is free on
+        the device, when left out.
     threads : int, optional
         One per processor when left out.
 
@@ -134,7 +135,7 @@ def find_artifacts(
 
     Notes
     -----
-    Waits for the device a few times per epoch (sizes of what was found).
+    Waits for the device a few times for every group of epochs that its memory holds (sizes of what was found).
     """
     config = CoaddConfig() if config is None else config
     if template.image.shape != psf_matched.shape[1:] or template.origin != psf_matched.origin:
@@ -270,7 +271,7 @@ def _prefilter(footprints: Footprints, mask: Array, schema: MaskSchema, config: 
 def _judge(
     footprints: Footprints, epoch_count: Array, n_image: Array, template_labels: Sequence[Array], rule: Persistence
 ) -> Footprints:
-    """The artifacts among the footprints of one epoch."""
+    """The artifacts among the footprints of a group of epochs."""
     xp = array_module(epoch_count)
     pixels, labels = footprints.pixels % epoch_count.size, footprints.labels
     areas = xp.maximum(footprints.areas(), 1)

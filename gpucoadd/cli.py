@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     coadd.add_argument("-o", "--out", required=True, metavar="OUT", help="the coadd, a FITS file; replaced if there")
     coadd.add_argument("--artifact-masks", metavar="DIR", help="write one mask per epoch, <epoch>.fits, plane CLIPPED")
     coadd.add_argument("--save-count-image", metavar="FILE", help="write in how many epochs each pixel stood out")
-    coadd.add_argument("--memory", metavar="SIZE", help="such as 4G or 512MiB; half of the machine's when left out")
+    words = "such as 4G or 512MiB; half of the host's, or 80 %% of what is free on the device, when left out"
+    coadd.add_argument("--memory", metavar="SIZE", help=words)
     coadd.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="where the files do not tell it")
     _add_options_and_machine(coadd)
 

@@ -187,8 +187,9 @@ def coadd(
     config : CoaddConfig, optional
         The defaults are LSST's.
     memory : int, optional
-        Bytes to use beside the interpreter and inputs in memory; half of the machine's when left out. A
-        bound below the least that the patch takes is warned of in the log. The result does not depend on it.
+        Bytes to use beside the interpreter and inputs in memory, of the host or of the device that the pixels go to;
+        half of the host's, or 80 % of what is free on the device, when left out. A bound below the least that the
+        patch takes is warned of in the log. The result does not depend on it.
     threads : int, optional
         One per processor when left out. The result does not depend on it.
     progress : callable, optional

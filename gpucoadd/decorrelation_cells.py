@@ -134,7 +134,8 @@ class _Cutter:
     Boxes are in pixels from the corner of the image here. With ``edge="reflect"`` a cell at the edge reaches as far
     beyond it as others reach beyond theirs, into mirrored planes.
 
-    A device is waited for once, for the variances of all cells, before the first of them is corrected.
+    A device is waited for before the first cell is corrected, for what is needed of all of them, and again only
+    where cells have no variance.
     """
 
     def __init__(self, inputs: Inputs, inner: np.ndarray, expanded: np.ndarray, *, border: tuple[int, int]) -> None:

@@ -359,7 +359,10 @@ class WarpStack(Frozen):
         if present == wanted:
             return self
         if present is not None or wanted is None:
-            raise ValueError(f"the warps are on cuda:{present} and cannot go to {device}; read them from there anew")
+            raise ValueError(
+                f"the warps are on cuda:{present} and cannot go to {device}; read them from their files, or from host "
+                "memory, once more"
+            )
         files = upload.HostArrays(self.source) if self.source.in_memory else self.source
         return WarpStack.from_source(
             upload.DeviceSource(files, number),  # type: ignore[arg-type]

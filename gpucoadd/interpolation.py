@@ -7,12 +7,10 @@ those too far from any take a statistic of the whole image.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from . import primitives
-from .backend import Array, array_module, to_host
+from .backend import Array, array_module, quiet
 from .configuration import Interpolation
 
 
@@ -33,7 +31,7 @@ def interpolate(
     Returns
     -------
     image, variance, mask : array
-        New arrays; the variance is +inf wherever it is not positive.
+        New arrays, the variance +inf wherever it is not positive; the very inputs if it is not enabled.
     """
     if not config.enabled:
         return image, variance, mask
@@ -49,21 +47,22 @@ def interpolate(
     )
 
 
-def _fallback_value(image: Array, config: Interpolation) -> float:
-    """Level given to pixels too far from any good one: a statistic of the finite pixels, whatever their mask."""
-    if config.fallback == "USER":
-        value = config.fallback_value
-    elif config.fallback == "MEAN":
-        value = _mean(image)
-    elif config.fallback == "MEANCLIP":
-        value = float(to_host(primitives.clipped_statistics(image.reshape(1, -1), sigma=3.0, iterations=3))[0, 0])
-    else:
-        value = float(to_host(primitives.quantiles(image.reshape(1, -1), (0.5,))[0])[0, 0])
-    return 0.0 if value < 0 and not config.negative_fallback else value
+def _fallback_value(image: Array, config: Interpolation) -> Array:
+    """
+    Level given to pixels too far from any good one: a statistic of the finite pixels, whatever their mask.
 
-
-def _mean(image: Array) -> float:
+    An array of one element, beside the image: no device is waited for.
+    """
     xp = array_module(image)
-    finite = xp.isfinite(image)
-    total, count = xp.where(finite, image, np.float32(0)).sum(dtype=xp.float64), int(xp.count_nonzero(finite))
-    return float(total) / count if count else math.nan
+    pixels = image.reshape(1, -1)
+    if config.fallback == "USER":
+        value = xp.full(1, config.fallback_value)
+    elif config.fallback == "MEAN":
+        finite = xp.isfinite(pixels)
+        with quiet(xp):  # none: NaN
+            value = xp.where(finite, pixels, np.float32(0)).sum(axis=1, dtype=xp.float64) / finite.sum(axis=1)
+    elif config.fallback == "MEANCLIP":
+        value = primitives.clipped_statistics(pixels, sigma=3.0, iterations=3)[:, 0]
+    else:
+        value = primitives.quantiles(pixels, (0.5,))[0][:, 0]
+    return value if config.negative_fallback else xp.where(value < 0, 0.0, value)

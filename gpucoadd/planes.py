@@ -71,29 +71,22 @@ class BitPlanes:
     def __init__(self, shape: tuple[int, int, int], xp: Any) -> None:
         self.shape = shape
         self.words = xp.zeros((*shape[:2], n_words(shape[2])), dtype=xp.uint32)
-        self._is_empty = [True] * shape[0]
 
     def set_planes(self, epochs: Sequence[int], flags: Flags) -> None:
         """Keep `flags` for some epochs."""
         xp = array_module(self.words, flags.data)
+        kernels = twin(flags.data)
         if not is_host(xp):
-            self.words[xp.asarray(np.array(epochs))] = twin(flags.data).as_words(flags.data)
+            self.words[xp.asarray(np.array(epochs))] = kernels.as_words(flags.data)
+            return
         for epoch, plane in zip(epochs, flags.data, strict=True):
-            # a look at every plane costs little on the host and saves much; on a device one would have to wait
-            if is_host(xp) and not plane.any():
-                continue
-            if is_host(xp):
-                self.words[epoch] = twin(plane).as_words(plane[None])[0]
-            self._is_empty[epoch] = False
+            if plane.any():  # most have little in them, and memory that nobody wrote to is not taken
+                self.words[epoch] = kernels.as_words(plane[None])[0]
 
     def fill(self, epoch: int) -> None:
         """Set all pixels of `epoch`."""
         xp = array_module(self.words)
         self.set_planes([epoch], Flags.of(xp.ones((1, *self.shape[1:]), dtype=bool)))
-
-    def is_empty(self, epoch: int) -> bool:
-        """Whether `epoch` surely has no flag set; on a device, whether it was never given any."""
-        return self._is_empty[epoch]
 
     def plane(self, epoch: int) -> Array:
         """(y, x) bool plane of `epoch`."""

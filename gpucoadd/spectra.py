@@ -28,8 +28,7 @@ def fft_shape(*shapes: tuple[int, int]) -> tuple[int, int]:
     Size of the FFT grid on which two arrays of the given sizes, the largest ones, do not wrap into each other.
 
     Per axis the sum of the two largest sizes less 1 (the size itself, of one array), rounded up to even. That is LSST's
-    grid; its lengths may have large prime factors, with which FFT libraries (SciPy's and cuFFT alike) are several times
-    slower than with 2, 3, 5 and 7 alone.
+    grid; its lengths may have large prime factors, with which FFTs take longer than with 2, 3, 5 and 7 alone.
 
     Parameters
     ----------
