@@ -24,15 +24,18 @@ import numpy as np  # isort: skip  # after common, which pins its threads
 import gpucoadd  # isort: skip
 from gpucoadd import backend, benchmarking, primitives, timing  # isort: skip
 from gpucoadd.bench_scene import SCIENCE_VARIANCE, SKY_SIGMA, TEMPLATE_VARIANCE, Field, make_field  # isort: skip
-from gpucoadd.bench_steps import CELLS, STEPS, Bench  # isort: skip
+from gpucoadd.bench_steps import CELLS, REJECT, STEPS, Bench, stacking  # isort: skip
 from gpucoadd.coaddition import Coadd  # isort: skip
+from gpucoadd.upload import pinned  # isort: skip
 from gpucoadd.workers import check_threads  # isort: skip
 
 FULL = {"size": 4200, "epochs": 30}  # what the target in milliseconds is about
 COADD_SECONDS = 0.060
 PEER = 10.0  # how many times faster than the CuPy user's version
 SIGMA, ROUNDS = 2.5, 2
-REJECT = ("NO_DATA", "BAD", "SAT")
+CLIPPING = {"sigma_clip": SIGMA, "clip_iterations": ROUNDS}
+BOTH_STACKS = 24  # bytes a sample: in pinned host memory, over the bus, and on the device a second time meanwhile
+PEER_BYTES = 16  # bytes a sample that median and sigma clipping in array code take at once, beside the stacks
 BAND = 64  # rows that are compared with NumPy
 ROUNDING = dict(rtol=1e-5, atol=1e-4)  # a few float32 roundings of values up to 1e5, of which some cancel
 DECORRELATION_STAMP = 43  # side of sfft's decorrelation kernel
@@ -156,23 +159,14 @@ def array_mean(xp: Any, image: Any, good: Any, weights: Any) -> Any:
     return (shares * xp.where(good, image, xp.float32(0))).sum(axis=0) / shares.sum(axis=0)
 
 
-def our_statistic(run: Run, name: str) -> Callable[[], gpucoadd.MaskedImage]:
-    """`gpucoadd.stack`, which gives variance and mask besides."""
-    warps = run.bench.warps
-    planes = warps.image, warps.variance, warps.mask
-    options = {"reject": REJECT, "sigma_clip": SIGMA, "clip_iterations": ROUNDS, "schema": warps.schema}
-    weights = np.linspace(0.5, 1.5, run.args.epochs)
-    return lambda: gpucoadd.stack(*planes, weights, statistic=name, threads=run.bench.threads, **options)
-
-
 def statistics_of_stack(run: Run) -> None:
     """Median, clipped and weighted mean."""
     xp, warps = run.xp, run.bench.warps
     ours = {"median": "MEDIAN", "clipped mean": "MEANCLIP", "weighted mean": "MEAN"}
-    calls = {step: our_statistic(run, name) for step, name in ours.items()}
+    calls = {step: stacking(run.bench, name, **CLIPPING) for step, name in ours.items()}
     good = good_samples(run)
     values = xp.where(good, warps.image, xp.nan)
-    weights = xp.asarray(np.linspace(0.5, 1.5, run.args.epochs), dtype=xp.float32)
+    weights = xp.asarray(run.bench.weights, dtype=xp.float32)
     peers = {
         "median": ("nanmedian", lambda: xp.nanmedian(values, axis=0)),
         "clipped mean": ("sigma clipping, array code", lambda: array_clip(xp, values)),
@@ -220,7 +214,7 @@ def ccdproc_statistics(run: Run) -> None:
         ("median", "MEDIAN", "ccdproc.Combiner, median", calls[0]),
         ("clipped mean", "MEANCLIP", "ccdproc.Combiner, clip and average", calls[1]),
     ):
-        ours = our_statistic(run, statistic)
+        ours = stacking(run.bench, statistic, **CLIPPING)
         agree(step, backend.to_host(ours().image), plain(call()))
         run.peer(name, call, step, timing.measure(ours, run.xp, repeats=3).median)
 
@@ -383,24 +377,24 @@ def from_host(run: Run) -> None:
         return warps.to_device(f"cuda:{xp.cuda.Device().id}")
 
     def upload(warps: gpucoadd.WarpStack) -> gpucoadd.WarpStack:
-        return on_device(xp, warps)
+        return uploaded(xp, warps)
 
     expected = backend.to_host(gpucoadd.coadd(run.bench.warps, threads=run.bench.threads).image)
     np.testing.assert_array_equal(backend.to_host(end_to_end(streamed).image), expected, err_msg="streamed")
-    transfer = run.time("upload of both stacks, pinned", lambda: on_device(xp, host))
-    run.record["results"]["upload of both stacks, pinned"]["bytes_over_bus"] = 24 * run.bench.n_samples
+    transfer = run.time("upload of both stacks, pinned", lambda: uploaded(xp, host))
+    run.record["results"]["upload of both stacks, pinned"]["bytes_over_bus"] = BOTH_STACKS * run.bench.n_samples
     seconds = run.time("end to end, streamed", lambda: end_to_end(streamed))
     run.target("end to end, streamed / upload", seconds / transfer, "at most", 1.3)
     seconds = run.time("end to end, upload first", lambda: end_to_end(upload))
     run.target("end to end, upload first / upload", seconds / transfer, "at most", None)
 
 
-def on_device(xp: Any, warps: gpucoadd.WarpStack) -> gpucoadd.WarpStack:
+def uploaded(xp: Any, warps: gpucoadd.WarpStack) -> gpucoadd.WarpStack:
     """The same warps on the device."""
     planes = [xp.empty(plane.shape, dtype=plane.dtype) for plane in (warps.image, warps.variance, warps.mask)]
     for target, plane in zip(planes, (warps.image, warps.variance, warps.mask)):
         target.set(plane)
-    twins = None if warps.psf_matched is None else on_device(xp, warps.psf_matched)
+    twins = None if warps.psf_matched is None else uploaded(xp, warps.psf_matched)
     return gpucoadd.WarpStack(*planes, schema=warps.schema, psf_sigma=warps.psf_sigma, psf_matched=twins)
 
 
@@ -503,16 +497,22 @@ GROUPS: dict[str, Callable[[Run], None]] = {
 }
 
 
+def more_bytes(run: Run) -> tuple[int, int]:
+    """About how many bytes of host and of device memory this takes beside the steps of `gpucoadd bench`."""
+    n_samples = run.bench.n_samples
+    if not run.record["on_gpu"]:
+        return PEER_BYTES * n_samples, 0
+    return BOTH_STACKS * n_samples, max(PEER_BYTES, BOTH_STACKS) * n_samples
+
+
 def make_pixels(run: Run) -> None:
     """The stacks, in pinned host memory and on the device."""
     args, xp = run.args, run.xp
     if not run.record["on_gpu"]:
         run.host_field = run.bench.field
         return
-    run.host_field = make_field(
-        args.epochs, args.size, args.seed, empty=lambda shape, dtype: timing.pinned(xp, shape, dtype)
-    )
-    run.bench.field = Field(on_device(xp, run.host_field.warps), run.host_field.sky, run.host_field.trails)
+    run.host_field = make_field(args.epochs, args.size, args.seed, empty=pinned)
+    run.bench.field = Field(uploaded(xp, run.host_field.warps), run.host_field.sky, run.host_field.trails)
 
 
 def report(run: Run) -> None:
@@ -558,7 +558,7 @@ def main() -> int:
             if getattr(args, name) is None:
                 setattr(args, name, there if on_gpu else here)
         run = Run(args, xp, word)
-        benchmarking.check_room(run.bench, STEPS)
+        benchmarking.check_room(run.bench, STEPS, more=more_bytes(run))
         say(f"{args.epochs} x {args.size} x {args.size}, seed {args.seed}, {word}; {processor()}")
         speeds(run)
         make_pixels(run)

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-LIMIT = 520.0  # seconds in all
+LIMIT = 520.0  # seconds in all: under nine minutes, which is what the project allows a run
 AT_LEAST = 5.0  # seconds left, under which no part is begun
 POLL = 0.5  # seconds between two looks at what a part has written
 TAIL = 30  # lines of a failed part's output that are kept
@@ -75,7 +75,7 @@ class Part(NamedTuple):
     share: float = 1.0
 
 
-class Session:
+class Run:
     """What is common to all parts: the laid-out sources, the environment, the document and the clock."""
 
     def __init__(self, args: argparse.Namespace, work: Path) -> None:
@@ -105,10 +105,9 @@ class Session:
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1")
         paths = [self.tree, CHECKOUT / "benchmarks", self.work / "site", os.environ.get("PYTHONPATH")]
         environment["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if path)
-        goldens = [os.environ.get("GPUCOADD_GOLDENS"), CHECKOUT / "shared/goldens", CHECKOUT.parent / "shared/goldens"]
-        found = [str(path) for path in goldens if path and Path(path).is_dir()]
-        if found and not self.args.dry_run:
-            environment["GPUCOADD_GOLDENS"] = found[0]
+        environment.pop("GPUCOADD_GOLDENS", None)
+        if self.args.goldens:
+            environment["GPUCOADD_GOLDENS"] = str(Path(self.args.goldens).resolve())  # the parts run in another folder
         environment["GPUCOADD_COUNTS"] = str(self.work / "tests.json")
         return environment
 
@@ -141,7 +140,7 @@ class Session:
             return {}, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return json.loads(done.stdout.splitlines()[-1]), ""
 
-    def run(self, part: Part, into: Callable[[dict[str, Any]], None]) -> int:
+    def perform(self, part: Part, into: Callable[[dict[str, Any]], None]) -> int:
         """
         Run a part within its time, taking in what it writes while it runs.
 
@@ -262,70 +261,70 @@ def digest() -> str:
     return total.hexdigest()[:12]
 
 
-def install_wheels(session: Session, folder: str) -> str:
+def install_wheels(run: Run, folder: str) -> str:
     """Unpack the wheels of a folder beside the sources, without network; what went wrong, or ""."""
     wheels = sorted(str(path) for path in Path(folder).glob("*.whl"))
     if not wheels:
         return f"--wheels: there is no *.whl in {folder}"
     words = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade", "--target"]
-    command = session.python(*words, str(session.work / "site"), *wheels)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=max(1.0, session.left()))
+    command = run.python(*words, str(run.work / "site"), *wheels)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=max(1.0, run.left()))
     return done.stderr.strip() if done.returncode else ""
 
 
 # The parts -----------------------------------------------------------------------------------------------------------
 
 
-def tests_part(session: Session) -> Part:
+def tests_part(run: Run) -> Part:
     """All tests with the CuPy backend; a few, none of which asks for it, in a dry run."""
-    dry = session.args.dry_run
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "counting", "--rootdir", str(session.tree)]
+    dry = run.args.dry_run
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "counting", "--rootdir", str(run.tree)]
     workers = min(WORKERS, len(os.sched_getaffinity(0)))
-    has_xdist, _ = session.ask("import xdist, json; print(json.dumps({'xdist': xdist.__version__}))")
+    has_xdist, _ = run.ask("import xdist, json; print(json.dumps({'xdist': xdist.__version__}))")
     if has_xdist and not dry and workers > 1:
         words += ["-n", str(workers)]
     if dry:
-        words += session.args.dry_tests.split(",")
+        words += run.args.dry_tests.split(",")
     else:
         words += ["--ignore=gpucoadd/kernels", "--ignore=gpucoadd/fallback"]
-    return Part("tests", session.python(*words), session.work / "tests.json", cap=240.0, share=0.5)
+    return Part("tests", run.python(*words), run.work / "tests.json", cap=240.0, share=0.5)
 
 
-def bench_part(session: Session, *, on_stand_in: bool = False) -> Part:
+def bench_part(run: Run, *, on_stand_in: bool = False) -> Part:
     """`gpucoadd bench`."""
     name = "bench-on-stand-in" if on_stand_in else "bench"
-    result = session.work / f"{name}.json"
-    start = [str(session.tree / "tests/rehearsal.py")] if on_stand_in else ["-m", "gpucoadd"]
-    dry = session.args.dry_run
+    result = run.work / f"{name}.json"
+    start = [str(run.tree / "tests/rehearsal.py")] if on_stand_in else ["-m", "gpucoadd"]
+    dry = run.args.dry_run
     words = ["bench", "--json", str(result), "--device", "cuda" if on_stand_in or not dry else "cpu"]
-    return Part(name, session.python(*start, *words, *(TINY if dry else ())), result, cap=90.0, share=0.4)
+    return Part(name, run.python(*start, *words, *(TINY if dry else ())), result, cap=90.0, share=0.4)
 
 
-def comparison_part(session: Session) -> Part:
+def comparison_part(run: Run) -> Part:
     """`bench_device.py`."""
-    result = session.work / "comparison.json"
-    dry = session.args.dry_run
+    result = run.work / "comparison.json"
+    dry = run.args.dry_run
     words = [str(CHECKOUT / "benchmarks/bench_device.py"), "--json", str(result), "--device", "cpu" if dry else "cuda"]
-    return Part("comparison", session.python(*words, *(TINY if dry else ())), result, cap=300.0, share=0.95)
+    return Part("comparison", run.python(*words, *(TINY if dry else ())), result, cap=300.0, share=0.95)
 
 
-def run_parts(session: Session) -> list[str]:
+def run_parts(run: Run) -> list[str]:
     """All parts that were asked for; the names of those that failed."""
-    document = session.document
+    document = run.document
     failed = []
-    for name in session.args.parts.split(","):
+    for name in run.args.parts.split(","):
         into: Callable[[dict[str, Any]], None]
         if name == "tests":
-            part, into = tests_part(session), lambda result: document.update(tests=result)
+            part, into = tests_part(run), lambda result: document.update(tests=result)
         elif name == "bench":
-            part, into = bench_part(session), lambda result: document.update(bench=result)
+            part, into = bench_part(run), lambda result: document.update(bench=result)
         elif name == "stand-in":
-            if not session.args.dry_run:
+            if not run.args.dry_run:
                 continue
-            part, into = bench_part(session, on_stand_in=True), lambda result: document.update(bench_on_stand_in=result)
+            part, into = bench_part(run, on_stand_in=True), lambda result: document.update(bench_on_stand_in=result)
         else:
-            part, into = comparison_part(session), lambda result: document.update(comparison=result)
-        if session.run(part, into):
+            part, into = comparison_part(run), lambda result: document.update(comparison=result)
+        if run.perform(part, into):
             failed.append(part.name)
     return failed
 
@@ -333,19 +332,19 @@ def run_parts(session: Session) -> list[str]:
 PARTS = ("tests", "bench", "stand-in", "comparison")
 
 
-def look(session: Session) -> str:
+def look(run: Run) -> str:
     """Note the device and the versions; why there is no device, or ""."""
-    session.document["versions"], _ = session.ask(_VERSIONS)
-    if session.args.dry_run:
-        session.document["device"] = {"name": "dry run"}
+    run.document["versions"], _ = run.ask(_VERSIONS)
+    if run.args.dry_run:
+        run.document["device"] = {"name": "dry run"}
         return ""
-    session.document["device"], trouble = session.ask(_LOOK)
+    run.document["device"], trouble = run.ask(_LOOK)
     return trouble
 
 
-def report(session: Session, failed: Sequence[str]) -> None:
+def report(run: Run, failed: Sequence[str]) -> None:
     """A short table."""
-    document = session.document
+    document = run.document
     tests = document["tests"]
     print(f"\n{document['device'].get('name')}, commit {document['commit']}, sources {document['sources']}")
     if tests:
@@ -365,14 +364,20 @@ def report(session: Session, failed: Sequence[str]) -> None:
             print(f"{line['what']:<70}{line['value']:10.3g}  {line['relation']} {line['bound']:g}: {verdict}")
     for name in failed:
         print(f"FAILED or cut short: {name}")
-    print(f"wrote {session.path}")
+    print(f"wrote {run.path}")
 
 
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="device.sh", description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("out", nargs="?", help="folder for the document; $OUT, or benchmarks/results, when left out")
+    parser.add_argument("out", nargs="?", help="folder for the document (default: $OUT, then benchmarks/results)")
     parser.add_argument("--wheels", metavar="DIR", help="wheels to unpack first, such as pytest's")
+    parser.add_argument(
+        "--goldens",
+        metavar="DIR",
+        default=os.environ.get("GPUCOADD_GOLDENS"),
+        help="reference files for the tests; those of the environment variable GPUCOADD_GOLDENS when left out",
+    )
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help=f"in all (default: {LIMIT:.0f})")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated, of {', '.join(PARTS)}")
     parser.add_argument("--dry-run", action="store_true", help="everything small and without a GPU")
@@ -381,6 +386,8 @@ def parsed() -> argparse.Namespace:
     unknown = [name for name in args.parts.split(",") if name not in PARTS]
     if unknown:
         parser.error(f"--parts: no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    if args.goldens and not Path(args.goldens).is_dir():
+        parser.error(f"--goldens, or GPUCOADD_GOLDENS, must name a folder of reference files, got {args.goldens}")
     if not args.limit > 0:
         parser.error(f"--limit must be positive, got {args.limit}")
     if args.out is None and args.dry_run and "OUT" not in os.environ:
@@ -393,23 +400,23 @@ def main() -> int:
     args = parsed()
     out = Path(args.out or os.environ.get("OUT") or CHECKOUT / "benchmarks/results").resolve()
     with tempfile.TemporaryDirectory(prefix="gpucoadd-device-") as work:
-        session = Session(args, Path(work))
-        trouble = install_wheels(session, args.wheels) if args.wheels else ""
-        trouble = trouble or look(session)
+        run = Run(args, Path(work))
+        trouble = install_wheels(run, args.wheels) if args.wheels else ""
+        trouble = trouble or look(run)
         if trouble:
             print(f"device.sh: no run: {trouble}", file=sys.stderr)
             return 2
         out.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^a-z0-9]+", "-", session.document["device"]["name"].lower()).strip("-")
-        version = session.document["commit"]
-        version = f"sources.{session.document['sources']}" if version == "unknown" else version
-        session.path = out / f"{name}-{version}.json"
-        session.keep()
-        failed = run_parts(session)
-        session.document["complete"] = not failed
-        session.document["seconds"] = round(args.limit - session.left(), 1)
-        session.keep()
-        report(session, failed)
+        name = re.sub(r"[^a-z0-9]+", "-", run.document["device"]["name"].lower()).strip("-")
+        version = run.document["commit"]
+        version = f"sources.{run.document['sources']}" if version == "unknown" else version
+        run.path = out / f"{name}-{version}.json"
+        run.keep()
+        failed = run_parts(run)
+        run.document["complete"] = not failed
+        run.document["seconds"] = round(args.limit - run.left(), 1)
+        run.keep()
+        report(run, failed)
     return 1 if failed else 0
 
 

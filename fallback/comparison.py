@@ -33,7 +33,7 @@ class Compared(NamedTuple):
     negative_peaks: Any | None
     no_data: Any
     edge: Any
-    n_good: Any  # (y, x) bool or int32: in how many of the epochs the pixel is finite and not rejected
+    n_good: Any  # (y, x) int32: in how many of the epochs the pixel is finite and not rejected
 
 
 def compare(image: Any, variance: Any, mask: Any, template: Any, scales: Sequence[float], search: Search) -> Compared:
@@ -56,7 +56,7 @@ def compare(image: Any, variance: Any, mask: Any, template: Any, scales: Sequenc
             for values, spread, bits, scale, limit in zip(image, variance, mask, scales, search.limits, strict=True)
         ]
     *flags, good = ([epoch[i] for epoch in epochs] for i in range(7))
-    n_good = good[0] if len(good) == 1 else np.add.reduce(good, axis=0, dtype=np.int32)
+    n_good = good[0].astype(np.int32) if len(good) == 1 else np.add.reduce(good, axis=0, dtype=np.int32)
     return Compared._make([*(None if each[0] is None else _stacked(each) for each in flags), n_good])
 
 

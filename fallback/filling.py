@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucoadd.backend import array_module, quiet
+from gpucoadd.backend import quiet
 
 EDGE_RUN = 6  # pixels of a border run that are predicted; those further out take the fallback value
 FAR = 16  # beyond this distance exp(-d**2 / 4) is below 1e-27 and the weights no longer change
@@ -33,16 +33,15 @@ def fill_bad_runs(
 
     Runs lie along rows, or along columns if `transpose`.
     """
-    xp = array_module(image)
     bad = (mask & no_data) != 0
     planes = []
     for plane in (image, variance):
         turned = plane.T if transpose else plane
         filled = _fill_rows(turned, bad.T if transpose else bad, fallback, fallback_at_edge)
-        planes.append(xp.ascontiguousarray(filled.T if transpose else filled))
+        planes.append(np.ascontiguousarray(filled.T if transpose else filled))
     image, variance = planes
-    variance = xp.where(variance > 0, variance, xp.float32(xp.inf))
-    return image, variance, xp.where(bad, mask | interpolated, mask)
+    variance = np.where(variance > 0, variance, np.float32(np.inf))
+    return image, variance, np.where(bad, mask | interpolated, mask)
 
 
 @cache
@@ -74,13 +73,12 @@ def kriging_weights() -> np.ndarray:
 
 def _runs(bad: Any) -> tuple[Any, Any, Any]:
     """Flat indices of the bad pixels, and the columns just before and just after the run that each lies in."""
-    xp = array_module(bad)
     n_columns = bad.shape[1]
     starts, ends = bad.copy(), bad.copy()
     starts[:, 1:] &= ~bad[:, :-1]
     ends[:, :-1] &= ~bad[:, 1:]
-    starts, ends, where = xp.flatnonzero(starts), xp.flatnonzero(ends), xp.flatnonzero(bad)
-    run = xp.searchsorted(starts, where, side="right") - 1
+    starts, ends, where = np.flatnonzero(starts), np.flatnonzero(ends), np.flatnonzero(bad)
+    run = np.searchsorted(starts, where, side="right") - 1
     return where, starts[run] % n_columns - 1, ends[run] % n_columns + 1
 
 
@@ -108,28 +106,26 @@ def _fill_rows(plane: Any, bad: Any, fallback: Any, fallback_at_edge: bool) -> A
 
 def _predict(values: Any, holes: Any, where: Any, last_good: Any, next_good: Any) -> Any:
     """Kriging prediction at flat indices `where`, from the good pixels at columns `last_good` and `next_good`."""
-    xp = array_module(values)
     n_columns = holes.shape[1]
     column = where % n_columns
     row_start = where - column
 
     def neighbour(at: Any) -> tuple[Any, Any]:
         inside = (at >= 0) & (at < n_columns)
-        flat = row_start + xp.clip(at, 0, n_columns - 1)
+        flat = row_start + np.clip(at, 0, n_columns - 1)
         usable = inside & ~holes.ravel().take(flat)
-        return usable, xp.where(usable, values.take(flat), xp.float32(0)).astype(xp.float64)
+        return usable, np.where(usable, values.take(flat), np.float32(0)).astype(np.float64)
 
     has_left, left = neighbour(last_good)
     has_right, right = neighbour(next_good)
-    has_left2, left2 = neighbour(xp.where(has_left, last_good - 1, -1))
-    has_right2, right2 = neighbour(xp.where(has_right, next_good + 1, -1))
-    n_left = has_left.astype(xp.int64) + has_left2
-    n_right = has_right.astype(xp.int64) + has_right2
-    distance_left = xp.where(has_left, xp.clip(column - last_good, 1, FAR), 1)
-    distance_right = xp.where(has_right, xp.clip(next_good - column, 1, FAR), 1)
-    table = xp.asarray(kriging_weights())
-    weights = table[n_left, n_right, distance_left, distance_right]
-    with quiet(xp):
+    has_left2, left2 = neighbour(np.where(has_left, last_good - 1, -1))
+    has_right2, right2 = neighbour(np.where(has_right, next_good + 1, -1))
+    n_left = has_left.astype(np.int64) + has_left2
+    n_right = has_right.astype(np.int64) + has_right2
+    distance_left = np.where(has_left, np.clip(column - last_good, 1, FAR), 1)
+    distance_right = np.where(has_right, np.clip(next_good - column, 1, FAR), 1)
+    weights = kriging_weights()[n_left, n_right, distance_left, distance_right]
+    with quiet(np):
         value = weights[:, 0] * left2 + weights[:, 1] * left + weights[:, 2] * right + weights[:, 3] * right2
-        nearest = (left + right) / xp.maximum(has_left.astype(xp.int64) + has_right, 1)
-    return xp.where(xp.isnan(value), nearest, value).astype(xp.float32)
+        nearest = (left + right) / np.maximum(has_left.astype(np.int64) + has_right, 1)
+    return np.where(np.isnan(value), nearest, value).astype(np.float32)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gpucoadd.planes import n_words
+
 
 def as_flags(planes: Any) -> Any:
     """Flags of (epoch, y, x) bool planes: the planes."""
@@ -20,7 +22,7 @@ def as_planes(flags: Any, n_columns: int) -> Any:
 def as_words(flags: Any) -> Any:
     """Flags packed into uint32 (epoch, y, word): bit i of word j is column 32 * j + i, and 0 beyond the last."""
     packed = np.packbits(flags, axis=-1, bitorder="little")
-    out = np.zeros((*flags.shape[:-1], -(-flags.shape[-1] // 32) * 4), np.uint8)
+    out = np.zeros((*flags.shape[:-1], n_words(flags.shape[-1]) * 4), np.uint8)
     out[..., : packed.shape[-1]] = packed
     return out.view("<u4").astype(np.uint32, copy=False)
 

@@ -8,8 +8,13 @@ import numpy as np
 
 
 def count_by_label(labels: Any, n: int, flags: Any = None) -> Any:
-    """Pixels of each label 0, 1, ... n, shape (n + 1,), int; only those where `flags` (bool, one per pixel) is set."""
-    return np.bincount(labels if flags is None else labels.take(np.flatnonzero(flags)), minlength=n + 1)
+    """
+    Pixels of each label 0, 1, ... n, shape (n + 1,), int32.
+
+    With `flags` (bool, one per pixel), only those where it is set.
+    """
+    counted = labels if flags is None else labels.take(np.flatnonzero(flags))
+    return np.bincount(counted, minlength=n + 1).astype(np.int32)
 
 
 def sum_by_label(labels: Any, n: int, values: Any) -> Any:

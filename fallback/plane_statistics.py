@@ -12,7 +12,7 @@ from . import clipping
 
 def all_nan(planes: Any) -> Any:
     """Which of (k, y, x) planes have nothing but NaN, (k,) bool."""
-    return np.array([bool(np.isnan(plane).all()) for plane in planes])
+    return np.array([np.isnan(plane).all() for plane in planes], bool)
 
 
 def quantiles(samples: Any, fractions: Sequence[float]) -> tuple[Any, Any]:

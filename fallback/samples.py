@@ -3,7 +3,7 @@ The samples of one pixel over the epochs: their order, quantiles, sums, moments 
 
 Arrays are (epoch, pixel) pieces small enough to stay in the processor's cache; every sum runs
 over the epochs in order, one row at a time, so that a result does not depend on how the
-pixels were cut into pieces. Written for any array module.
+pixels were cut into pieces.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from gpucoadd.backend import array_module
+import numpy as np
 
 from .clipping import IQR_TO_SIGMA
 from .network import exchanges
@@ -45,17 +45,17 @@ class Moments(NamedTuple):
 class Samples:
     """The samples of a piece, with what several statistics share computed when first asked for."""
 
-    def __init__(self, xp: Any, image: Any, variance: Any, good: Any, weights: Any) -> None:
-        self.xp, self.image, self.variance, self.good, self.weights = xp, image, variance, good, weights
+    def __init__(self, image: Any, variance: Any, good: Any, weights: Any) -> None:
+        self.image, self.variance, self.good, self.weights = image, variance, good, weights
         self.n_epochs, self.n_pixels = image.shape
-        self.bad = xp.flatnonzero(~good)
+        self.bad = np.flatnonzero(~good)
         self.all_good = self.bad.shape[0] == 0
         self._rank_row: list[int] = []
 
     @cached_property
     def count(self) -> Any:
         """Good samples per pixel, int32."""
-        return self.good.sum(axis=0, dtype=self.xp.int32)
+        return self.good.sum(axis=0, dtype=np.int32)
 
     def filled(self, plane: Any, level: Any) -> Any:
         """`plane` (epoch, pixel) with `level` (a number, or one per pixel) in place of bad samples."""
@@ -68,16 +68,15 @@ class Samples:
 
         Bad samples are +inf and come last. Rows are exchanged by handle; one row is spare.
         """
-        xp = self.xp
-        buffer = xp.empty((self.n_epochs + 1, self.n_pixels), dtype=xp.float32)
+        buffer = np.empty((self.n_epochs + 1, self.n_pixels), dtype=np.float32)
         buffer[:-1] = self.image
-        buffer.reshape(-1)[self.bad] = xp.inf
+        buffer.reshape(-1)[self.bad] = np.inf
         place = list(range(self.n_epochs + 1))
         rows = list(buffer)
         for i, j in exchanges(self.n_epochs):
             spare = rows[-1]
-            xp.minimum(rows[i], rows[j], out=spare)
-            xp.maximum(rows[i], rows[j], out=rows[j])
+            np.minimum(rows[i], rows[j], out=spare)
+            np.maximum(rows[i], rows[j], out=rows[j])
             rows[i], rows[-1] = spare, rows[i]
             place[i], place[-1] = place[-1], place[i]
         self._rank_row = place[:-1]
@@ -86,24 +85,22 @@ class Samples:
     @cached_property
     def _incomplete(self) -> tuple[Any, Any]:
         """Pixels that lack a sample, and how many they have (at least 1 is said, for their ranks)."""
-        where = self.xp.flatnonzero(self.count < self.n_epochs)
-        return where, self.xp.maximum(self.count.take(where), 1)
+        where = np.flatnonzero(self.count < self.n_epochs)
+        return where, np.maximum(self.count.take(where), 1)
 
     def _row(self, rank: int) -> Any:
         """Samples of rank `rank`, float64."""
         buffer = self._ordered
-        return buffer[self._rank_row[rank]].astype(self.xp.float64)
+        return buffer[self._rank_row[rank]].astype(np.float64)
 
     def _at(self, where: Any, rank: Any) -> Any:
         """Samples of rank `rank`, one per pixel of `where`, float64."""
-        xp = self.xp
         flat = self._ordered.reshape(-1)
-        start = xp.asarray(self._rank_row, dtype=xp.int64) * self.n_pixels
-        return flat.take(start.take(rank) + where).astype(xp.float64)
+        start = np.asarray(self._rank_row, dtype=np.int64) * self.n_pixels
+        return flat.take(start.take(rank) + where).astype(np.float64)
 
     def quantile(self, fraction: float) -> Any:
         """Linear quantile of the good samples, float64; anything where there are none."""
-        xp = self.xp
         position = fraction * (self.n_epochs - 1)
         below = int(position)
         out = self._row(below)
@@ -112,9 +109,9 @@ class Samples:
         if not self.all_good:
             where, count = self._incomplete
             position = fraction * (count - 1)
-            below = position.astype(xp.int64)
+            below = position.astype(np.int64)
             low = self._at(where, below)
-            out[where] = low + (self._at(where, xp.minimum(below + 1, count - 1)) - low) * (position - below)
+            out[where] = low + (self._at(where, np.minimum(below + 1, count - 1)) - low) * (position - below)
         return out
 
     def extremes(self) -> tuple[Any, Any]:
@@ -127,22 +124,20 @@ class Samples:
 
     def mean(self) -> Any:
         """Plain mean of the good samples, float32: a shift near which moments lose no digits."""
-        xp = self.xp
-        total = xp.zeros(self.n_pixels, dtype=xp.float64)
+        total = np.zeros(self.n_pixels, dtype=np.float64)
         for row in self.filled(self.image, 0):
             total += row
-        return (total / xp.maximum(self.count, 1)).astype(xp.float32)
+        return (total / np.maximum(self.count, 1)).astype(np.float32)
 
     def moments(self, shift: Any, rules: Rules, *, scatter: bool) -> Moments:
         """Moments of all good samples about `shift` (float32, one per pixel); only rounding depends on it."""
-        xp = self.xp
         image = self.filled(self.image, shift)
         variance = self.filled(self.variance, 0) if rules.error_from_input else None
-        total, squares = (xp.full(self.n_pixels, constant) for constant in _constant_totals(self.weights))
+        total, squares = (np.full(self.n_pixels, constant) for constant in _constant_totals(self.weights))
         if not self.all_good:
             where, _ = self._incomplete
-            total[where], squares[where] = totals(xp, self.good.take(where, axis=1), self.weights)
-        sums = _sums(xp, image, variance, self.weights, shift, scatter)
+            total[where], squares[where] = totals(self.good.take(where, axis=1), self.weights)
+        sums = _sums(image, variance, self.weights, shift, scatter)
         return _as_moments(sums, total, squares, self.count, shift)
 
 
@@ -164,34 +159,34 @@ def _constant_totals(weights: Any) -> tuple[float, float]:
     return total, squares
 
 
-def totals(xp: Any, kept: Any, weights: Any) -> tuple[Any, Any]:
+def totals(kept: Any, weights: Any) -> tuple[Any, Any]:
     """Sum of weights and of squared weights over `kept` (epoch, pixel) samples."""
-    total, squares = xp.zeros(kept.shape[1], dtype=xp.float64), xp.zeros(kept.shape[1], dtype=xp.float64)
-    term = xp.empty(kept.shape[1], dtype=xp.float64)
+    total, squares = np.zeros(kept.shape[1], dtype=np.float64), np.zeros(kept.shape[1], dtype=np.float64)
+    term = np.empty(kept.shape[1], dtype=np.float64)
     for row, weight in zip(kept, weights, strict=True):
-        xp.multiply(row, weight, out=term)
+        np.multiply(row, weight, out=term)
         total += term
         term *= weight
         squares += term
     return total, squares
 
 
-def _sums(xp: Any, image: Any, variance: Any, weights: Any, shift: Any, scatter: bool) -> tuple[Any, Any, Any]:
+def _sums(image: Any, variance: Any, weights: Any, shift: Any, scatter: bool) -> tuple[Any, Any, Any]:
     """
     Sums over the epochs of w d, w d**2 and w**2 s, with d the deviation from `shift`.
 
     Samples that are not to count have the value `shift` and the variance 0.
     """
     n_pixels = image.shape[1]
-    first = xp.zeros(n_pixels, dtype=xp.float64)
-    second = xp.zeros(n_pixels, dtype=xp.float64) if scatter else None
-    error = xp.zeros(n_pixels, dtype=xp.float64) if variance is not None else None
-    deviation, term = xp.empty(n_pixels, dtype=xp.float64), xp.empty(n_pixels, dtype=xp.float64)
-    shift = shift.astype(xp.float64)
+    first = np.zeros(n_pixels, dtype=np.float64)
+    second = np.zeros(n_pixels, dtype=np.float64) if scatter else None
+    error = np.zeros(n_pixels, dtype=np.float64) if variance is not None else None
+    deviation, term = np.empty(n_pixels, dtype=np.float64), np.empty(n_pixels, dtype=np.float64)
+    shift = shift.astype(np.float64)
     for epoch, weight in enumerate(weights):
         deviation[...] = image[epoch]
         deviation -= shift
-        xp.multiply(deviation, weight, out=term)
+        np.multiply(deviation, weight, out=term)
         first += term
         if second is not None:
             term *= deviation
@@ -204,14 +199,13 @@ def _sums(xp: Any, image: Any, variance: Any, weights: Any, shift: Any, scatter:
 
 
 def _as_moments(sums: tuple[Any, Any, Any], total: Any, squares: Any, count: Any, shift: Any) -> Moments:
-    xp = array_module(shift)
     first, second, error = sums
     offset = first / total
     total_squared = total * total
     spread = mean_variance = None
     if second is not None:
         spread = (second / total - offset * offset) * (total_squared / (total_squared - squares))
-        spread[count == 1] = xp.nan  # rounding would decide between NaN and inf
+        spread[count == 1] = np.nan  # rounding would decide between NaN and inf
         mean_variance = spread * squares / total_squared
     if error is not None:
         mean_variance = error / total_squared
@@ -225,11 +219,10 @@ def clipped_moments(samples: Samples, rules: Rules, *, scatter: bool) -> tuple[M
     Rounds look at the extremes first: a pixel whose smallest and largest sample stay keeps all, and its
     moments are those of all samples; only the others walk their samples again.
     """
-    xp = samples.xp
     centre = samples.quantile(0.5)
     iqr = samples.quantile(0.75) - samples.quantile(0.25)
     smallest, largest = samples.extremes()
-    shift = centre.astype(xp.float32)
+    shift = centre.astype(np.float32)
     need_scatter = scatter or not rules.error_from_input or rules.clip_iterations > 1
     full = samples.moments(shift, rules, scatter=need_scatter)
     several = samples.count > 1
@@ -239,11 +232,11 @@ def clipped_moments(samples: Samples, rules: Rules, *, scatter: bool) -> tuple[M
         last = iteration == rules.clip_iterations - 1
         if iteration > 0:
             centre = current.mean
-            width = rules.sigma_clip * xp.sqrt(xp.maximum(current.scatter, 0.0))
-            half_width = xp.where(several, width, first_width)
+            width = rules.sigma_clip * np.sqrt(np.maximum(current.scatter, 0.0))
+            half_width = np.where(several, width, first_width)
         keeps_all = (centre - smallest <= half_width) & (largest - centre <= half_width)
         current = Moments(*(None if part is None else part.copy() for part in full))
-        where = xp.flatnonzero(~keeps_all)
+        where = np.flatnonzero(~keeps_all)
         if where.shape[0] == 0:
             continue
         # until the last round only the mean and the scatter are asked for, then only what the statistic gives
@@ -261,13 +254,12 @@ def _clipped_part(
     samples: Samples, where: Any, centre: Any, half_width: Any, shift: Any, with_scatter: bool, with_error: bool
 ) -> Moments:
     """Moments of the samples of pixels `where` that are within `half_width` of `centre`."""
-    xp = samples.xp
     image = samples.image.take(where, axis=1)
-    kept = xp.ones(image.shape, dtype=bool) if samples.all_good else samples.good.take(where, axis=1)
+    kept = np.ones(image.shape, dtype=bool) if samples.all_good else samples.good.take(where, axis=1)
     for row, values in zip(kept, image, strict=True):
-        row &= xp.abs(values - centre) <= half_width
-    gone = xp.flatnonzero(~kept)
+        row &= np.abs(values - centre) <= half_width
+    gone = np.flatnonzero(~kept)
     variance = _filled(samples.variance.take(where, axis=1), gone, 0) if with_error else None
-    total, squares = totals(xp, kept, samples.weights)
-    sums = _sums(xp, _filled(image, gone, shift), variance, samples.weights, shift, with_scatter)
-    return _as_moments(sums, total, squares, kept.sum(axis=0, dtype=xp.int32), shift)
+    total, squares = totals(kept, samples.weights)
+    sums = _sums(_filled(image, gone, shift), variance, samples.weights, shift, with_scatter)
+    return _as_moments(sums, total, squares, kept.sum(axis=0, dtype=np.int32), shift)

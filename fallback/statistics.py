@@ -1,14 +1,16 @@
 """
 Statistics of the samples of one pixel over the epochs, with their variance and mask.
 
-`samples` has what several of them share. Written for any array module.
+`samples` has what several of them share.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from gpucoadd.backend import array_module, quiet
+import numpy as np
+
+from gpucoadd.backend import quiet
 
 from .samples import Moments, Rules, Samples, clipped_moments, totals
 
@@ -29,40 +31,38 @@ def stack_statistics(image: Any, variance: Any, mask: Any, weights: Any, rules: 
     image, variance : array, shape (pixel,), float32
     mask : array, shape (pixel,), int32
     """
-    xp = array_module(image)
-    with quiet(xp):
+    with quiet(np):
         rejected = (mask & rules.reject) != 0
-        good = xp.isfinite(image)
+        good = np.isfinite(image)
         good &= ~rejected
-        samples = Samples(xp, image, variance, good, weights)
+        samples = Samples(image, variance, good, weights)
         value, value_variance, n_clipped = _STATISTICS[rules.statistic](samples, rules)
         out_mask = _combine_masks(samples, mask, rejected, rules, n_clipped)
         if rules.statistic not in _COUNTS and not samples.all_good:
             empty = samples.count == 0
-            value = xp.where(empty, xp.nan, value)
+            value = np.where(empty, np.nan, value)
             if rules.statistic not in ("MIN", "MAX"):
-                value_variance = xp.where(empty, xp.nan, value_variance)
-        return value.astype(xp.float32), value_variance.astype(xp.float32), out_mask
+                value_variance = np.where(empty, np.nan, value_variance)
+        return value.astype(np.float32), value_variance.astype(np.float32), out_mask
 
 
 def _mean(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     if rules.online_mean and rules.error_from_input:
         return _online_mean(samples)
-    shift = samples.xp.zeros(samples.n_pixels, dtype=samples.xp.float32) if rules.error_from_input else samples.mean()
+    shift = np.zeros(samples.n_pixels, dtype=np.float32) if rules.error_from_input else samples.mean()
     moments = samples.moments(shift, rules, scatter=not rules.error_from_input)
     return moments.mean, moments.mean_variance, None
 
 
 def _online_mean(samples: Samples) -> tuple[Any, Any, Any]:
     """Running sums as LSST's accumulator keeps them: each product rounded to float32, the sums in float64."""
-    xp = samples.xp
     n_pixels = samples.image.shape[1]
-    first, error = xp.zeros(n_pixels, dtype=xp.float64), xp.zeros(n_pixels, dtype=xp.float64)
+    first, error = np.zeros(n_pixels, dtype=np.float64), np.zeros(n_pixels, dtype=np.float64)
     image, variance = samples.filled(samples.image, 0), samples.filled(samples.variance, 0)
-    total, _ = totals(xp, samples.good, samples.weights)
+    total, _ = totals(samples.good, samples.weights)
     for epoch, weight in enumerate(samples.weights):
-        first += image[epoch] * xp.float32(weight)
-        error += variance[epoch] * xp.float32(weight * weight)
+        first += image[epoch] * np.float32(weight)
+        error += variance[epoch] * np.float32(weight * weight)
     return first / total, error / (total * total), None
 
 
@@ -73,8 +73,8 @@ def _mean_clip(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
 
 def _median(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     median = samples.quantile(0.5)
-    moments = samples.moments(median.astype(samples.xp.float32), rules._replace(error_from_input=False), scatter=True)
-    return median, (samples.xp.pi / 2) * moments.scatter / samples.count, None
+    moments = samples.moments(median.astype(np.float32), rules._replace(error_from_input=False), scatter=True)
+    return median, (np.pi / 2) * moments.scatter / samples.count, None
 
 
 def _all_moments(samples: Samples, rules: Rules) -> Moments:
@@ -98,19 +98,19 @@ def _variance(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
 
 def _stdev(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     scatter = _all_moments(samples, rules).scatter
-    return samples.xp.sqrt(scatter), _stdev_error(scatter, samples.count), None
+    return np.sqrt(scatter), _stdev_error(scatter, samples.count), None
 
 
 def _variance_clip(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     moments, n_clipped = clipped_moments(samples, rules, scatter=True)
-    return moments.scatter, samples.xp.full_like(moments.scatter, samples.xp.nan), n_clipped
+    return moments.scatter, np.full_like(moments.scatter, np.nan), n_clipped
 
 
 def _stdev_clip(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     moments, n_clipped = clipped_moments(samples, rules, scatter=True)
     error = _stdev_error(moments.scatter, moments.count)
-    error = samples.xp.where(moments.scatter == 0, samples.xp.nan, error)  # as LSST's 0/0, for equal samples
-    return samples.xp.sqrt(moments.scatter), error, n_clipped
+    error = np.where(moments.scatter == 0, np.nan, error)  # as LSST's 0/0, for equal samples
+    return np.sqrt(moments.scatter), error, n_clipped
 
 
 def _mean_square(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
@@ -121,45 +121,44 @@ def _mean_square(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
 
 
 def _sum(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
-    xp = samples.xp
-    total = xp.zeros(samples.n_pixels, dtype=xp.float64)
+    total = np.zeros(samples.n_pixels, dtype=np.float64)
     for row, weight in zip(samples.filled(samples.image, 0), samples.weights, strict=True):
-        total += row.astype(xp.float64) * weight
-    return total, xp.zeros_like(total), None
+        total += row.astype(np.float64) * weight
+    return total, np.zeros_like(total), None
 
 
 def _minimum(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     smallest, _ = samples.extremes()
     if rules.lsst_extremes:
-        smallest = samples.xp.minimum(smallest, _sum(samples, rules)[0] / samples.count)
-    return smallest, samples.xp.zeros_like(smallest), None
+        smallest = np.minimum(smallest, _sum(samples, rules)[0] / samples.count)
+    return smallest, np.zeros_like(smallest), None
 
 
 def _maximum(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     _, largest = samples.extremes()
     if rules.lsst_extremes:
-        largest = samples.xp.maximum(largest, _sum(samples, rules)[0] / samples.count)
-    return largest, samples.xp.zeros_like(largest), None
+        largest = np.maximum(largest, _sum(samples, rules)[0] / samples.count)
+    return largest, np.zeros_like(largest), None
 
 
 def _n_point(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
-    value = samples.count.astype(samples.xp.float64)
-    return value, samples.xp.zeros_like(value), None
+    value = samples.count.astype(np.float64)
+    return value, np.zeros_like(value), None
 
 
 def _n_clipped(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
-    value = samples.xp.zeros(samples.n_pixels, dtype=samples.xp.float64)  # no clipping was asked for
-    return value, samples.xp.zeros_like(value), None
+    value = np.zeros(samples.n_pixels, dtype=np.float64)  # no clipping was asked for
+    return value, np.zeros_like(value), None
 
 
 def _n_masked(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
-    value = (samples.n_epochs - samples.count).astype(samples.xp.float64)
-    return value, samples.xp.zeros_like(value), None
+    value = (samples.n_epochs - samples.count).astype(np.float64)
+    return value, np.zeros_like(value), None
 
 
 def _iqrange(samples: Samples, rules: Rules) -> tuple[Any, Any, Any]:
     value = samples.quantile(0.75) - samples.quantile(0.25)
-    return value, samples.xp.full_like(value, samples.xp.nan), None
+    return value, np.full_like(value, np.nan), None
 
 
 _STATISTICS = {
@@ -184,7 +183,6 @@ _COUNTS = ("SUM", "NPOINT", "NCLIPPED", "NMASKED")  # have a value without any g
 
 def _combine_masks(samples: Samples, mask: Any, rejected: Any, rules: Rules, n_clipped: Any) -> Any:
     """Mask of the coadd: what good samples carry, what rejected weight asks for, and what was lost."""
-    xp = samples.xp
     if samples.all_good:
         out = _any_bits(mask)
         missing = None
@@ -193,14 +191,14 @@ def _combine_masks(samples: Samples, mask: Any, rejected: Any, rules: Rules, n_c
         missing = samples.count < samples.n_epochs
         out |= _propagated(samples, mask, rules)
         empty = samples.count == 0
-        out = xp.where(empty, out | rules.no_data if rules.online_mean else rules.no_data, out)
+        out = np.where(empty, out | rules.no_data if rules.online_mean else rules.no_data, out)
     if n_clipped is not None:
-        out = xp.where(n_clipped > 0, out | rules.clipped, out)
+        out = np.where(n_clipped > 0, out | rules.clipped, out)
     if missing is not None:
-        lost = _any_bits(xp.where(rejected, mask & rules.reject, 0) if rules.online_mean else mask)
+        lost = _any_bits(np.where(rejected, mask & rules.reject, 0) if rules.online_mean else mask)
         for source, target in rules.mask_map:
-            out = xp.where(missing & ((lost & source) != 0), out | target, out)
-    return out.astype(xp.int32)
+            out = np.where(missing & ((lost & source) != 0), out | target, out)
+    return out.astype(np.int32)
 
 
 def _any_bits(mask: Any) -> Any:
@@ -213,8 +211,7 @@ def _any_bits(mask: Any) -> Any:
 
 def _propagated(samples: Samples, mask: Any, rules: Rules) -> Any:
     """Bits whose share of the weight was rejected often enough."""
-    xp = samples.xp
-    out = xp.zeros(mask.shape[1], dtype=xp.int32)
+    out = np.zeros(mask.shape[1], dtype=np.int32)
     bad = ~samples.good
     for bit, threshold in rules.propagation:
         if rules.online_mean and not bit & rules.reject:
@@ -222,10 +219,10 @@ def _propagated(samples: Samples, mask: Any, rules: Rules) -> Any:
         lost = bad & ((mask & bit) != 0)
         if not bool(lost.any()):
             continue
-        lost_weight = xp.zeros(mask.shape[1], dtype=xp.float64)
-        good_weight = xp.zeros(mask.shape[1], dtype=xp.float64)
+        lost_weight = np.zeros(mask.shape[1], dtype=np.float64)
+        good_weight = np.zeros(mask.shape[1], dtype=np.float64)
         for epoch, weight in enumerate(samples.weights):
             lost_weight += lost[epoch] * weight
             good_weight += samples.good[epoch] * weight
-        out = xp.where(lost_weight / (good_weight + lost_weight) > threshold, out | bit, out)
+        out = np.where(lost_weight / (good_weight + lost_weight) > threshold, out | bit, out)
     return out

@@ -337,8 +337,12 @@ def filter_artifacts(
         If shapes differ.
     """
     _check_same_shape(footprints, epoch_count=epoch_count, n_image=n_image, template_footprints=template_footprints)
-    spared = [] if template_footprints is None else [template_footprints]
+    given = [plane for plane in (epoch_count, n_image, template_footprints) if plane is not None]
+    for name, plane in zip(("epoch_count", "n_image", "template_footprints"), given, strict=False):
+        if plane.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be integers, got {plane.dtype}; convert it with astype('int32')")
     with using(footprints):
+        epoch_count, n_image, *spared = (plane.astype("int32", copy=False) for plane in given)
         candidates = _as_footprints("footprints", footprints)
         judged = _judge(candidates, epoch_count, n_image, spared, config or Persistence())
         return judged.paint((1, *footprints.shape)).planes()[0]

@@ -28,12 +28,13 @@ from .detection import growth_radius
 from .fallback import Search
 from .images import MaskedImage, WarpStack
 from .interpolation import interpolate
+from .memory import LARGEST_GROUP
 from .planes import Flags
 from .spectra import fft_shape
-from .workers import Work, check_memory, in_order
+from .workers import Work, check_memory, cut, in_order
 
 CELLS = CellGrid(cell_size=41, grid_step=40, border_size=8, scale_by_fwhm=False)  # LSST's sizes, as pixels
-_WANTED = ("NO_DATA", "BAD", "SAT")  # rejected samples of the statistics
+REJECT = ("NO_DATA", "BAD", "SAT")  # rejected samples of the statistics
 
 
 class Bench:
@@ -80,6 +81,11 @@ class Bench:
         assert self.warps.psf_matched is not None
         return self.warps.psf_matched
 
+    @property
+    def weights(self) -> np.ndarray:
+        """Of the epochs, (epoch,) float64."""
+        return np.linspace(0.5, 1.5, self.n_epochs)
+
     @functools.cached_property
     def template(self) -> Coadd:
         """The static sky."""
@@ -88,8 +94,7 @@ class Bench:
     @functools.cached_property
     def groups(self) -> list[slice]:
         """Epochs that go through a kernel together: as many as flat int32 indices reach, one by one on the host."""
-        most = 1 if is_host(self.xp) else max(1, (2**31 - 1) // self.n_pixels)
-        return [slice(first, min(first + most, self.n_epochs)) for first in range(0, self.n_epochs, most)]
+        return cut(self.n_epochs, 1 if is_host(self.xp) else max(1, LARGEST_GROUP // self.n_pixels))
 
     @functools.cached_property
     def detected(self) -> list[Flags]:
@@ -145,16 +150,12 @@ def _weights(bench: Bench) -> Callable[[], Any]:
     return lambda: prepare(bench.warps, config, work, step="weighing")
 
 
-def _statistic(name: str) -> Callable[[Bench], Callable[[], MaskedImage]]:
-    """Builder of a `gpucoadd.stack` of the direct warps."""
-
-    def build(bench: Bench) -> Callable[[], MaskedImage]:
-        warps, weights = bench.warps, np.linspace(0.5, 1.5, bench.n_epochs)
-        planes = warps.image, warps.variance, warps.mask
-        options: dict[str, Any] = {"reject": _WANTED, "schema": warps.schema, "threads": bench.threads}
-        return lambda: stack(*planes, weights, statistic=name, **options)
-
-    return build
+def stacking(bench: Bench, statistic: str, **options: Any) -> Callable[[], MaskedImage]:
+    """Call of `gpucoadd.stack` for the direct warps, with these options of its besides."""
+    warps = bench.warps
+    planes = warps.image, warps.variance, warps.mask, bench.weights
+    options |= {"reject": REJECT, "schema": warps.schema, "threads": bench.threads}
+    return lambda: stack(*planes, statistic=statistic, **options)
 
 
 def _compare(bench: Bench) -> Callable[[], Any]:
@@ -191,7 +192,7 @@ def _coadd(bench: Bench) -> Callable[[], Any]:
 
 
 def _interpolate(bench: Bench) -> Callable[[], Any]:
-    planes = _statistic("MEAN")(bench)()
+    planes = stacking(bench, "MEAN")()
     bits = {"no_data": planes.schema.bitmask("NO_DATA"), "interpolated": planes.schema.bitmask("INTRP")}
     config = bench.config.stacking.interpolation
     return lambda: interpolate(planes.image, planes.variance, planes.mask, **bits, config=config)
@@ -269,9 +270,9 @@ def _of_transforms(bytes_per_value: int, extra: int = 0) -> Floor:
 # The floors are bytes for each sample (pixel and epoch) and for each pixel of one plane.
 STEPS = (
     Step("weights", Floor(per_sample=8), _weights),  # variance and mask; of the image one good pixel would do
-    Step("clipped mean", _STACK, _statistic("MEANCLIP")),
-    Step("median", _STACK, _statistic("MEDIAN")),
-    Step("weighted mean", _STACK, _statistic("MEAN")),
+    Step("clipped mean", _STACK, functools.partial(stacking, statistic="MEANCLIP")),
+    Step("median", _STACK, functools.partial(stacking, statistic="MEDIAN")),
+    Step("weighted mean", _STACK, functools.partial(stacking, statistic="MEAN")),
     # template image and variance, how many contribute; significant above and below, no data, edge
     Step("significance", Floor(per_sample=12, per_pixel=12, flags=4), _compare),
     Step("grow", Floor(flags=2), _grow),

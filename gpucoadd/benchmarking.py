@@ -17,6 +17,7 @@ from . import backend, timing
 from .arguments import UsageError
 from .backend import is_host
 from .bench_steps import STEPS, Bench, Step
+from .memory import room
 from .timing import measure
 from .workers import check_threads
 
@@ -136,16 +137,19 @@ def run(
     return document
 
 
-def check_room(bench: Bench, steps: Sequence[Step]) -> None:
-    """Raise ValueError unless the pixels that the steps work on fit where they are to live."""
-    on_host, on_device = bytes_needed(bench, steps)
-    rooms = [("host", on_host, timing.host_memory())]
-    if not is_host(bench.xp):
-        rooms.append(("device", on_device, timing.free_memory(bench.xp)))
-    for where, needed, free in rooms:
-        if needed > free:
+def check_room(bench: Bench, steps: Sequence[Step], *, more: tuple[int, int] = (0, 0)) -> None:
+    """
+    Raise ValueError unless the pixels that the steps work on fit where they are to live.
+
+    `more` is what a caller needs besides, in bytes of host and of device memory; the latter does not matter on the
+    host.
+    """
+    places = [("host", np)] if is_host(bench.xp) else [("host", np), ("device", bench.xp)]
+    for (where, xp), needed, besides in zip(places, bytes_needed(bench, steps), more):
+        total, free = needed + besides, room(xp)
+        if total > free:
             raise UsageError(
-                f"--size {bench.size} with --epochs {bench.n_epochs} takes about {needed / 2**30:.1f} GiB of {where} "
+                f"--size {bench.size} with --epochs {bench.n_epochs} takes about {total / 2**30:.1f} GiB of {where} "
                 f"memory and {free / 2**30:.1f} GiB are free; give less of either"
             )
 

@@ -26,8 +26,9 @@ from .configuration import AssemblyConfig, CoaddConfig
 from .images import MaskedImage, WarpStack
 from .interpolation import interpolate
 from .masks import MaskSchema
-from .memory import bounded, memory_bound, stack_device
+from .memory import memory_bound, stack_device
 from .options import as_names
+from .residence import bounded
 from .workers import Progress, Work, check_threads, no_progress
 
 logger = logging.getLogger(__name__)

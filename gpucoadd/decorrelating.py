@@ -192,10 +192,12 @@ def _middle(values: Any) -> float:
 
 def _correlations(difference: MaskedImage, result: Decorrelated) -> str:
     """Correlation of neighbours before and after, on the pixels that count."""
+    from .backend import using
     from .noise import noise_statistics
 
-    ignored = difference.mask & difference.schema.known_bitmask(result.config.ignore_planes)
     try:
+        with using(difference.mask):
+            ignored = difference.mask & difference.schema.known_bitmask(result.config.ignore_planes)
         before, after = (noise_statistics(image, ignored, max_lag=1).lag1 for image in (difference.image, result.image))
     except ValueError as error:  # no pixel is left, or the image is one row
         return f"not measured: {error}"

@@ -18,7 +18,9 @@ from .workers import Work, cut, in_order
 R = TypeVar("R")
 
 _DEVICE_BYTES_PER_SAMPLE = 12  # that the steps take beside the planes
-_READ_BYTES_PER_SAMPLE = 28  # of planes that are not in memory: of a group at work, and of the next
+# Of planes that are not in memory: 14 of a group at work, and 14 of the next. It holds for groups that are read one
+# ahead, as `read_groups` does unless told otherwise.
+_READ_BYTES_PER_SAMPLE = 28
 
 
 def by_epochs(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import primitives
-from .backend import Array, array_module, quiet
+from .backend import Array, array_module, quiet, using
 from .cells import CellGrid
 from .images import Frozen, MaskedImage
 
@@ -85,10 +85,13 @@ class Mosaic:
         self._reduce = grid.reduce
         self._parent = image
         fill = np.nan if grid.reduce == "copy" else 0
-        self._image, self._variance = (xp.full_like(plane, fill) for plane in (image.image, image.variance))
         self._mask: Array | None = None  # until a cell brings one
         self._is_finished = False
-        self._count = xp.zeros(image.shape, dtype=xp.uint16) if grid.reduce == "average" else None
+        with using(image.image):
+            # in C order, whatever the image's: kernels write to them
+            planes = (image.image, image.variance)
+            self._image, self._variance = (xp.full(image.shape, fill, dtype=plane.dtype) for plane in planes)
+            self._count = xp.zeros(image.shape, dtype=xp.uint16) if grid.reduce == "average" else None
         self._n_cells = 0
 
     def add(
@@ -131,9 +134,10 @@ class Mosaic:
         if self._is_finished:
             raise ValueError("the mosaic is finished; make another one to add cells")
         if mask is not None:
-            if self._mask is None:
-                self._mask = self._parent.mask.copy()
-            self._mask[window] |= mask
+            with using(self._image):
+                if self._mask is None:
+                    self._mask = self._parent.mask.copy()
+                self._mask[window] |= mask
         self.merge(
             np.array([[window[1].start, window[0].start, shape[1], shape[0]]]),
             image[None],
@@ -171,9 +175,9 @@ class Mosaic:
         if len(boxes) == 0:
             return
         self._n_cells += len(boxes)
-        if self._count is not None and self._n_cells > _MANY:
-            self._count = self._count.astype("int32", copy=False)
-        with quiet(array_module(images)):
+        with using(self._image), quiet(array_module(images)):
+            if self._count is not None and self._n_cells > _MANY:
+                self._count = self._count.astype("int32", copy=False)
             primitives.merge_cells(
                 (self._image, self._variance, self._count),
                 boxes,
@@ -197,10 +201,10 @@ class Mosaic:
         xp = array_module(self._image)
         image, variance = self.planes()
         parent, mask = self._parent, self._mask
-        if mask is None:
-            mask = parent.mask.copy()
-        if self._bad:
-            with quiet(xp):
+        with using(image), quiet(xp):
+            if mask is None:
+                mask = parent.mask.copy()
+            if self._bad:
                 mask |= xp.where(xp.isnan(image * variance), xp.int32(self._bad), xp.int32(0))
         self._mask = mask
         return MaskedImage(
@@ -210,7 +214,7 @@ class Mosaic:
     def planes(self) -> tuple[Array, Array]:
         """Image and variance of all cells, as in `finish`."""
         if self._count is not None and not self._is_finished:
-            with quiet(array_module(self._image)):
+            with using(self._image), quiet(array_module(self._image)):
                 self._image /= self._count  # 0 / 0 is NaN
                 self._variance /= self._count
         self._is_finished = True
@@ -297,6 +301,14 @@ def map_cells(
         raise TypeError(f"function must be callable as function(cell, expanded), got {type(function).__name__}")
     inner, expanded = grid.boxes(image.shape, origin=image.origin, psf_fwhm=psf_fwhm, force_even=force_even)
     boxes = list(zip(inner.tolist(), expanded.tolist()))
+    with using(image.image):
+        return _mapped(image, function, grid, boxes, context)
+
+
+def _mapped(
+    image: MaskedImage, function: Callable[..., Any], grid: CellGrid, boxes: list[Any], context: dict[str, Any]
+) -> MaskedImage | list[Any] | CompositePsf:
+    """`map_cells` for pairs of boxes, inner and expanded."""
 
     def result_of(pair: tuple[list[int], list[int]]) -> Any:
         return function(*(_cut(image, box) for box in pair), **context)
@@ -398,14 +410,14 @@ class CompositePsf(Frozen):
         stamps = [self.stamps[member] for member in members]
         xp = array_module(stamps[0])
         ny, nx = (max(stamp.shape[axis] for stamp in stamps) for axis in (0, 1))
-        total = xp.zeros((ny, nx), dtype=xp.float64)
-        with quiet(xp):
+        with using(stamps[0]), quiet(xp):
+            total = xp.zeros((ny, nx), dtype=xp.float64)
             for stamp in stamps:
                 row, column = ny // 2 - stamp.shape[0] // 2, nx // 2 - stamp.shape[1] // 2
                 window = slice(row, row + stamp.shape[0]), slice(column, column + stamp.shape[1])
                 values = stamp.astype(xp.float64)
                 total[window] += values / values.sum()
-        return total / len(members)
+            return total / len(members)
 
     def __repr__(self) -> str:
         return f"CompositePsf({len(self)} cells)"

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, array_module, to_host
+from .backend import Array, array_module, is_host, to_host, using
 
 _BAND_PIXELS = 1 << 18  # of one band of rows: 2 MiB of float64, which stay in the processor's cache over all lags
+_DEVICE_BAND_PIXELS = 1 << 25  # a device has no use for small ones, and each costs dozens of launches
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +140,11 @@ def noise_statistics(image: Array, mask: Array | None = None, *, max_lag: int = 
     """
     xp = _check(image, mask)
     reach = _check_max_lag(max_lag, image.shape)
-    n_pixels, mean = _mean(xp, image, mask)
-    if n_pixels == 0:
-        raise ValueError("no pixel is left: all are masked or not finite; noise needs a pixel that is neither")
-    sums, n_pairs = _products(xp, image, mask, mean, reach)
+    with using(image):
+        n_pixels, mean = _mean(xp, image, mask)
+        if n_pixels == 0:
+            raise ValueError("no pixel is left: all are masked or not finite; noise needs a pixel that is neither")
+        sums, n_pairs = _products(xp, image, mask, mean, reach)
     total = sums[0, reach]  # of the squares
     with np.errstate(divide="ignore", invalid="ignore"):
         correlation = (sums / n_pairs) / (total / n_pixels)
@@ -176,9 +178,9 @@ def _check_max_lag(max_lag: Any, shape: tuple[int, int]) -> int:
     return reach
 
 
-def _bands(shape: tuple[int, int]) -> Iterator[slice]:
+def _bands(xp: ModuleType, shape: tuple[int, int]) -> Iterator[slice]:
     """Rows of the bands, top to bottom."""
-    height = max(_BAND_PIXELS // shape[1], 1)
+    height = max((_BAND_PIXELS if is_host(xp) else _DEVICE_BAND_PIXELS) // shape[1], 1)
     return (slice(start, min(start + height, shape[0])) for start in range(0, shape[0], height))
 
 
@@ -190,7 +192,7 @@ def _good(xp: ModuleType, image: Array, mask: Array | None, rows: slice) -> Arra
 def _mean(xp: ModuleType, image: Array, mask: Array | None) -> tuple[int, float]:
     """Number and mean of the good pixels; NaN when there is none."""
     total = xp.zeros(2, dtype=xp.float64)
-    for rows in _bands(image.shape):
+    for rows in _bands(xp, image.shape):
         good = _good(xp, image, mask, rows)
         total[0] += xp.count_nonzero(good)
         total[1] += xp.where(good, image[rows], 0).sum(dtype=xp.float64)
@@ -205,7 +207,7 @@ def _products(
     n_rows, n_columns = image.shape
     sums = xp.zeros((reach + 1, 2 * reach + 1), dtype=xp.float64)
     n_pairs = xp.zeros(sums.shape, dtype=xp.int64)
-    for rows in _bands(image.shape):
+    for rows in _bands(xp, image.shape):
         below = slice(rows.start, min(rows.stop + reach, n_rows))  # partners reach into the next band
         good = _good(xp, image, mask, below)
         values = xp.where(good, image[below].astype(xp.float64) - mean, 0.0)

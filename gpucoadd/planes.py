@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, twin
+from .backend import Array, array_module, is_host, twin, using
 
 WORD = 32  # pixels of a row in one word; bit i of word j is column 32 * j + i, bits beyond the last column are 0
 
@@ -35,7 +35,8 @@ class Flags(NamedTuple):
     @classmethod
     def of(cls, planes: Array) -> Flags:
         """From (epoch, y, x) bool."""
-        return cls(twin(planes).as_flags(planes), planes.shape[2])
+        with using(planes):
+            return cls(twin(planes).as_flags(planes), planes.shape[2])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -44,7 +45,8 @@ class Flags(NamedTuple):
 
     def planes(self) -> Array:
         """(epoch, y, x) bool."""
-        return twin(self.data).as_planes(self.data, self.n_columns)
+        with using(self.data):
+            return twin(self.data).as_planes(self.data, self.n_columns)
 
     def union(self, other: Flags) -> Flags:
         """What is set in either."""
@@ -77,7 +79,8 @@ class BitPlanes:
         xp = array_module(self.words, flags.data)
         kernels = twin(flags.data)
         if not is_host(xp):
-            self.words[xp.asarray(np.array(epochs))] = kernels.as_words(flags.data)
+            with using(self.words):
+                self.words[xp.asarray(np.array(epochs))] = kernels.as_words(flags.data)
             return
         for epoch, plane in zip(epochs, flags.data, strict=True):
             if plane.any():  # most have little in them, and memory that nobody wrote to is not taken
@@ -86,7 +89,8 @@ class BitPlanes:
     def fill(self, epoch: int) -> None:
         """Set all pixels of `epoch`."""
         xp = array_module(self.words)
-        self.set_planes([epoch], Flags.of(xp.ones((1, *self.shape[1:]), dtype=bool)))
+        with using(self.words):
+            self.set_planes([epoch], Flags.of(xp.ones((1, *self.shape[1:]), dtype=bool)))
 
     def plane(self, epoch: int) -> Array:
         """(y, x) bool plane of `epoch`."""
@@ -98,7 +102,9 @@ class BitPlanes:
 
     def any_plane(self) -> Array:
         """(y, x) bool: set in any epoch."""
-        return self._planes(twin(self.words).any_flag(self.words)[None])[0]
+        with using(self.words):
+            return self._planes(twin(self.words).any_flag(self.words)[None])[0]
 
     def _planes(self, words: Array) -> Array:
-        return twin(words).unpack(words, self.shape[2])
+        with using(words):
+            return twin(words).unpack(words, self.shape[2])

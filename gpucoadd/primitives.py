@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .background import RowSplines
 
 
+def _check_iterations(iterations: int) -> None:
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}; ask for at least one round")
+
+
 def stack_statistics(
     image: Array, variance: Array, mask: Array, weights: tuple[float, ...], rules: Any
 ) -> tuple[Array, Array, Array]:
@@ -132,11 +137,16 @@ def label(flags: Flags) -> tuple[Array, Array, int]:
 
     Returns
     -------
-    pixels : array, shape (n,), int32, or int64 for a group of 2**31 pixels or more
+    pixels : array, shape (n,), int32, or int64 on the host for a group of 2**31 pixels or more
         Flat (epoch, y, x) indices of the detected pixels, ascending.
     labels : array, shape (n,), int32
         Footprint of each of them, 1, 2, ... in raster order of the footprints' first pixels.
     n_footprints : int
+
+    Raises
+    ------
+    ValueError
+        For a group of 2**31 pixels or more on a device.
 
     Notes
     -----
@@ -166,7 +176,7 @@ def grow(flags: Flags, radii: Sequence[int], *, disc: bool = True) -> Flags:
     ValueError
         If a radius is negative, or their number is not that of the epochs.
     """
-    if len(radii) != flags.shape[0] or min(radii) < 0:
+    if len(radii) != flags.shape[0] or any(radius < 0 for radius in radii):
         raise ValueError(
             f"radii must be {flags.shape[0]} whole numbers, one per epoch, each 0 or more; got {list(radii)}"
         )
@@ -174,12 +184,34 @@ def grow(flags: Flags, radii: Sequence[int], *, disc: bool = True) -> Flags:
 
 
 def paint(pixels: Array, shape: tuple[int, int, int]) -> Flags:
-    """Flags of the given flat indices, (n,) int, into (epoch, y, x)."""
+    """
+    Flags of the given pixels.
+
+    Parameters
+    ----------
+    pixels : array, shape (n,), int
+        Flat indices into (epoch, y, x); quickest when they ascend.
+    shape : (int, int, int)
+        (epoch, y, x).
+
+    Returns
+    -------
+    Flags
+
+    Raises
+    ------
+    ValueError
+        For planes of 2**31 pixels or more on a device.
+    """
     return Flags(twin(pixels).paint(pixels, shape), shape[2])
 
 
 def take_flags(flags: Flags, pixels: Array) -> Array:
-    """Bool (n,): the flag at each of the flat (epoch, y, x) indices `pixels`, (n,) int."""
+    """
+    Bool (n,): the flag at each of the flat (epoch, y, x) indices `pixels`, (n,) int.
+
+    ValueError for planes of 2**31 pixels or more on a device.
+    """
     return twin(pixels).take_flags(flags.data, pixels, flags.n_columns)
 
 
@@ -203,7 +235,7 @@ def count_by_label(labels: Array, n: int, flags: Array | None = None) -> Array:
 
     Returns
     -------
-    array, shape (n + 1,), int
+    array, shape (n + 1,), int32
     """
     return twin(labels).count_by_label(labels, n, flags)
 
@@ -225,7 +257,7 @@ def same_under(labels: Array, n: int, under: Array) -> Array:
 
 
 def all_nan(planes: Array) -> Array:
-    """Which of (k, y, x) float32 planes have nothing but NaN; (k,) bool or int32."""
+    """Which of (k, y, x) float32 planes have nothing but NaN; (k,) bool."""
     return twin(planes).all_nan(planes)
 
 
@@ -246,7 +278,14 @@ def quantiles(samples: Array, fractions: Sequence[float]) -> tuple[Array, Array]
         NaN where nothing counts.
     n_samples : array, shape (k,), int32
         How many count.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer fractions, or one is out of range.
     """
+    if not 1 <= len(fractions) <= 3 or not all(0 <= fraction <= 1 for fraction in fractions):
+        raise ValueError(f"fractions must be one to three numbers from 0 to 1, got {tuple(fractions)}; ask in parts")
     return twin(samples).quantiles(samples, fractions)
 
 
@@ -261,13 +300,19 @@ def clipped_statistics(samples: Array, *, sigma: float, iterations: int) -> Arra
     sigma : float
         Half width of the clip in standard deviations.
     iterations : int
-        Rounds, as `gpucoadd.fallback.clipping.clipped_statistics` explains.
+        Rounds, 1 or more, as `gpucoadd.fallback.clipping.clipped_statistics` explains.
 
     Returns
     -------
     array, shape (k, 3), float64
         NaN, NaN, 0 where nothing stays.
+
+    Raises
+    ------
+    ValueError
+        If there is no round.
     """
+    _check_iterations(iterations)
     return twin(samples).clipped_statistics(samples, sigma=sigma, iterations=iterations)
 
 
@@ -288,7 +333,13 @@ def clipped_means(planes: Array, masks: Array, bits: int, *, sigma: float, itera
     Returns
     -------
     array, shape (k,), float64
+
+    Raises
+    ------
+    ValueError
+        If there is no round.
     """
+    _check_iterations(iterations)
     return twin(planes).clipped_means(planes, masks, bits, sigma=sigma, iterations=iterations)
 
 
@@ -313,7 +364,13 @@ def cell_means(
     -------
     array, shape (k, cell y, cell x), float64
         NaN where nothing stays.
+
+    Raises
+    ------
+    ValueError
+        If there is no round.
     """
+    _check_iterations(iterations)
     means = twin(images).cell_means
     return means(images, masks, bits, y_edges=y_edges, x_edges=x_edges, sigma=sigma, iterations=iterations)
 

@@ -85,7 +85,8 @@ def read_groups(
     threads : int
         That read files.
     ahead : int
-        How many groups are under way to a device beside the one given. Each takes 14 bytes a sample there.
+        How many groups are under way to a device beside the one given. Each takes 14 bytes a sample there, and the
+        sizes that `gpucoadd.groups` gives them count on 1.
 
     Yields
     ------
@@ -97,27 +98,16 @@ def read_groups(
     ValueError
         If a file cannot be decoded.
     """
-    if _can_start(warps.source):
-        yield from upload_groups(warps.source, ((epochs, rows, None) for epochs, rows in groups), threads, ahead)
-    else:
+    source: Any = warps.source
+    if not _can_start(source):
         for epochs, rows in groups:
             yield read_epochs(warps, epochs, rows, threads=threads)
-
-
-def _can_start(source: Any) -> bool:
-    """Whether planes of `source` come to a device from elsewhere, as those of `upload.DeviceSource`."""
-    return hasattr(source, "start")
-
-
-def upload_groups(
-    source: Any, groups: Iterable[tuple[Sequence[int], slice, Planes | None]], threads: int, ahead: int
-) -> Iterator[Planes]:
-    """`read_groups` of a source that can start; with the arrays that each group goes to, or None."""
+        return
     under_way: deque[Any] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for epochs, rows, out in groups:
-                under_way.append(source.start(epochs, rows, pool.submit, out))
+            for epochs, rows in groups:
+                under_way.append(source.start(epochs, rows, pool.submit))
                 if len(under_way) > ahead:
                     yield under_way.popleft().finish()
             while under_way:
@@ -125,3 +115,8 @@ def upload_groups(
         finally:
             for transfer in under_way:
                 transfer.abandon()
+
+
+def _can_start(source: Any) -> bool:
+    """Whether planes of `source` come to a device from elsewhere, as those of `upload.DeviceSource`."""
+    return hasattr(source, "start")

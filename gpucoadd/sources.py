@@ -326,7 +326,7 @@ class FitsSource:
         ValueError
             If the pixels cannot be decoded, or a mask bit has no name; names the file.
         """
-        start, stop = self.span(rows)
+        start, stop = span(rows, self.shape[1])
         if start == stop:
             empty = (0, self.shape[2])
             return np.empty(empty, np.float32), np.empty(empty, np.float32), np.empty(empty, np.int32)
@@ -355,7 +355,7 @@ class FitsSource:
         ValueError
             As from `read`; what `RawPlanes` are asked for may raise it too.
         """
-        start, stop = self.span(rows)
+        start, stop = span(rows, self.shape[1])
         exposure, layout = self._exposures[epoch], self._layouts[epoch]
         with self._timed(), self._pool.using(exposure) as files:
             yield self._raw(exposure, layout, files, start, stop)
@@ -376,10 +376,6 @@ class FitsSource:
             return RawPlanes(image, variance, mask) if keeps_bits(present, layout, self._schema) else None
         except ValueError as error:
             raise ValueError(f"{exposure.paths[0]}: {error}") from None
-
-    def span(self, rows: slice) -> tuple[int, int]:
-        """First row of a slice, and the row behind its last; ValueError if its step is not 1."""
-        return span(rows, self.shape[1])
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:

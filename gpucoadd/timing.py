@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import backend
 from .backend import Array, is_host
+from .memory import room
+from .upload import pinned
 
 COPY_BYTES = {"host": 256 << 20, "device": 1 << 30}  # of one array: far more than any cache holds
 _SMALLEST_COPY = 64 << 20
@@ -106,13 +107,6 @@ def _timed(call: Callable[[], Any], xp: Any) -> tuple[float, float]:
     return xp.cuda.get_elapsed_time(before, after) / 1e3, wall
 
 
-def pinned(xp: Any, shape: Any, dtype: Any = np.float32) -> np.ndarray:
-    """Host array that the device reads by itself, faster than other host memory; not initialised."""
-    count = math.prod(shape) if isinstance(shape, tuple) else int(shape)
-    memory = xp.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
-    return np.frombuffer(memory, dtype, count).reshape(shape)
-
-
 def copy_speed(xp: Any, *, repeats: int, like: int = 1 << 40) -> dict[str, Any]:
     """
     Copy speed of the memory that the arrays of `xp` live in, bytes read and bytes written both counted.
@@ -130,7 +124,7 @@ def copy_speed(xp: Any, *, repeats: int, like: int = 1 << 40) -> dict[str, Any]:
         "bytes" moved by one copy, "seconds" as of `Timings.summary`, "bytes_per_second" of the median.
     """
     largest = COPY_BYTES["host" if is_host(xp) else "device"]
-    n = min(largest, max(_SMALLEST_COPY, like), free_memory(xp) // 8) // 4
+    n = min(largest, max(_SMALLEST_COPY, like), room(xp) // 8) // 4
     source = xp.full(n, 1, dtype=xp.float32)  # written to: pages that never were are all one page
     target = xp.empty_like(source)
     timings = measure(lambda: xp.copyto(target, source), xp, repeats=repeats)
@@ -143,10 +137,10 @@ def transfer_speeds(xp: Any, *, repeats: int, like: int = 1 << 40) -> dict[str, 
 
     Parameters and returned dictionaries are as of `copy_speed`.
     """
-    n = min(COPY_BYTES["device"], max(_SMALLEST_COPY, like), free_memory(xp) // 8) // 4
+    n = min(COPY_BYTES["device"], max(_SMALLEST_COPY, like), room(xp) // 8) // 4
     there: Array = xp.empty(n, dtype=xp.float32)
     found = {}
-    for kind, here in (("pinned", pinned(xp, n)), ("pageable", np.empty(n, np.float32))):
+    for kind, here in (("pinned", pinned(n, np.float32)), ("pageable", np.empty(n, np.float32))):
         here.fill(1)
         calls = {"upload": lambda here=here: there.set(here), "download": lambda here=here: there.get(out=here)}
         for way, call in calls.items():
@@ -156,20 +150,3 @@ def transfer_speeds(xp: Any, *, repeats: int, like: int = 1 << 40) -> dict[str, 
 
 def _speed(n_bytes: int, timings: Timings) -> dict[str, Any]:
     return {"bytes": n_bytes, "seconds": timings.summary(), "bytes_per_second": n_bytes / timings.median}
-
-
-def free_memory(xp: Any) -> int:
-    """Bytes that can still be had where the arrays of `xp` live."""
-    if not is_host(xp):
-        return backend.free_bytes(int(xp.cuda.Device().id))
-    return host_memory()
-
-
-def host_memory() -> int:
-    """Bytes of host memory that can still be had; where the system does not tell, a bound that never binds."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            fields = dict(line.split(":", 1) for line in stream)
-        return int(fields["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
-        return 1 << 62

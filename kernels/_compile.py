@@ -17,6 +17,8 @@ import cupy
 # A product and a sum stay two operations, as in NumPy: comparisons must come out alike.
 OPTIONS = ("-std=c++17", "-fmad=false")
 
+MOST_BLOCKS = 65535  # along the second axis of a grid, and along the third
+
 Defines = tuple[tuple[str, int | str], ...]
 Kernel = Callable[[tuple[int, ...], tuple[int, ...], Sequence[Any]], None]
 
@@ -57,6 +59,12 @@ def _function(device: int, file: str, name: str, defines: Defines) -> Kernel:
 @cache
 def _module(device: int, file: str, defines: Defines) -> Any:
     return cupy.RawModule(code=source(file, defines), options=OPTIONS)
+
+
+def check_blocks(n: int, things: str) -> None:
+    """ValueError if the second or third axis of a grid has no room for `n` blocks, one for each of some `things`."""
+    if n > MOST_BLOCKS:
+        raise ValueError(f"{n} {things}; a grid has room for {MOST_BLOCKS}, so pass fewer at once")
 
 
 def blocks(n: int, block: int) -> int:

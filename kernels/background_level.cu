@@ -12,7 +12,7 @@ struct Splines {
     int64 n_pixels; // of an epoch
 };
 
-// In float32, in the order of `_horner` of gpucoadd/background.py.
+// In float32, in the order of fallback/background_level.py.
 __device__ inline float level_at(const Splines& of, int epoch, int pixel) {
     int y = pixel / of.n_columns;
     int64 column = (int64)epoch * of.n_columns + pixel % of.n_columns, row = epoch * (of.n_pixels / of.n_columns) + y;
@@ -43,5 +43,5 @@ extern "C" __global__ void background_residual(const float* __restrict__ image, 
     float value = image[epoch * image_stride + pixel] - level_at(splines, epoch, pixel);
     float spread = variance[epoch * variance_stride + pixel];
     bool good = (mask[epoch * mask_stride + pixel] & bits) == 0 && is_finite(value) && spread > 0 && is_finite(spread);
-    residual[epoch * splines.n_pixels + pixel] = good ? value / sqrtf(spread) : __uint_as_float(0x7f800000u);
+    residual[epoch * splines.n_pixels + pixel] = good ? value / sqrtf(spread) : infinity();
 }

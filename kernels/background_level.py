@@ -9,20 +9,19 @@ import numpy as np
 
 from gpucoadd.background import RowSplines
 
-from ._compile import blocks, kernel
+from ._compile import blocks, check_blocks, kernel
 from ._planes import strided
 
 _FILE = "background_level.cu"
 _BLOCK = 256
-_MOST = 65535  # epochs along the second axis of a grid
 
 
 def background_residual(image: Any, variance: Any, mask: Any, splines: RowSplines, bits: int) -> Any:
     """
     What stands above the background of k epochs, in standard deviations of the variance plane.
 
-    The float32 operations are those of `gpucoadd.variance.variance_scale`. Does not wait for the device. Moves 16 bytes
-    a pixel, and 16 for each piece of a row.
+    The float32 operations are those of `gpucoadd.fallback.background_level`. Does not wait for the device. Moves 16
+    bytes a pixel, and 16 for each piece of a row.
 
     Parameters
     ----------
@@ -51,7 +50,7 @@ def background_residual(image: Any, variance: Any, mask: Any, splines: RowSpline
             f"splines are for planes of shape {found} (epoch, y, x) but image has {image.shape}; make them with "
             "row_coefficients from the cells of these epochs"
         )
-    _check_epochs(n_epochs)
+    check_blocks(n_epochs, "epochs")
     (image, image_stride), (variance, variance_stride), (mask, mask_stride) = map(strided, (image, variance, mask))
     out = cupy.empty((n_epochs, n_rows * n_columns), dtype=cupy.float32)
     kernel(_FILE, "background_residual")(
@@ -80,7 +79,7 @@ def background_level(splines: RowSplines) -> Any:
     a grid has room for.
     """
     shape = _shape(splines)
-    _check_epochs(shape[0])
+    check_blocks(shape[0], "epochs")
     out = cupy.empty(shape, dtype=cupy.float32)
     kernel(_FILE, "background_level")(
         (blocks(shape[1] * shape[2], _BLOCK), shape[0]),
@@ -96,8 +95,3 @@ def background_level(splines: RowSplines) -> Any:
 
 def _shape(splines: RowSplines) -> tuple[int, int, int]:
     return (*splines.coefficients.shape[:2], splines.piece.shape[1])
-
-
-def _check_epochs(n_epochs: int) -> None:
-    if n_epochs > _MOST:
-        raise ValueError(f"{n_epochs} epochs; a grid has room for {_MOST}, so pass fewer at once")

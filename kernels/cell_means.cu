@@ -4,9 +4,11 @@
 // It finds median and quartiles by radix selection (as in plane_statistics.cu, with counts in shared memory) and clips
 // about them, then about the clipped mean. The first KEPT pixels stay in shared memory, which is all of a cell of
 // 32 x 32; those of a larger cell are read again each time. Masked pixels are +inf; only finite values count.
+//
+// Macro: BLOCK, threads.
 
-const int BLOCK = 128, KEPT = 1024; // threads as in cell_means.py
-const int RANKS = 6;                // two neighbouring elements for each quartile
+const int KEPT = 1024;
+const int RANKS = 6; // two neighbouring elements for each quartile
 
 struct Cell {
     const float* image; // of its plane
@@ -17,7 +19,7 @@ struct Cell {
 
 __device__ inline float read_pixel(const Cell& cell, int i) {
     const int64 pixel = (int64)(cell.y + i / cell.width) * cell.n_columns + cell.x + i % cell.width;
-    return (cell.mask[pixel] & cell.bits) == 0 ? cell.image[pixel] : __uint_as_float(0x7f800000u);
+    return (cell.mask[pixel] & cell.bits) == 0 ? cell.image[pixel] : infinity();
 }
 
 __device__ inline float sample(const Cell& cell, int i) { return i < KEPT ? cell.kept[i] : read_pixel(cell, i); }
@@ -95,7 +97,7 @@ extern "C" __global__ void cell_means(const float* __restrict__ images, const in
         sums[threadIdx.x] = sum;
         squares[threadIdx.x] = square;
         numbers[threadIdx.x] = number;
-        sum_block(sums, squares, numbers);
+        sum_block(threadIdx.x, BLOCK, sums, squares, numbers);
         __syncthreads();
         centre = mean_of(origin, sums[0], numbers[0]);
         variance = variance_of(sums[0], squares[0], numbers[0]);

@@ -9,10 +9,12 @@ import numpy as np
 
 from gpucoadd.fallback.clipping import IQR_TO_SIGMA
 
-from ._compile import kernel
+from ._compile import check_blocks, kernel
 
-_BLOCK = 128  # as in cell_means.cu
-_MOST = 65535  # blocks along the second and the third axis of a grid
+_FILE = "cell_means.cu"
+_BLOCK = 128
+_MACROS = (("BLOCK", _BLOCK),)
+VARIANTS = {_FILE: [_MACROS]}
 
 
 def cell_means(
@@ -22,8 +24,8 @@ def cell_means(
     *,
     y_edges: np.ndarray,
     x_edges: np.ndarray,
-    sigma: float = 3.0,
-    iterations: int = 3,
+    sigma: float,
+    iterations: int,
 ) -> Any:
     """
     Clipped mean of every cell of k planes.
@@ -52,17 +54,13 @@ def cell_means(
     Raises
     ------
     ValueError
-        If there is no round, or more planes or rows of cells than a grid has room for.
+        If there are more planes or rows of cells than a grid has room for.
     """
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
     shape = (images.shape[0], len(y_edges) - 1, len(x_edges) - 1)
-    if max(shape[:2]) > _MOST:
-        raise ValueError(
-            f"{shape[0]} planes with {shape[1]} rows of cells; at most {_MOST} each, so pass fewer at once"
-        )
+    check_blocks(shape[0], "planes")
+    check_blocks(shape[1], "rows of cells")
     out = cupy.empty(shape, dtype=cupy.float64)
-    kernel("cell_means.cu", "cell_means")(
+    kernel(_FILE, "cell_means", _MACROS)(
         shape[::-1],
         (_BLOCK,),
         (

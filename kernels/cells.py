@@ -10,9 +10,10 @@ import numpy as np
 from ._compile import kernel
 
 _FILE = "merge_cells.cu"
-_TILE, _BLOCK = 64, (32, 8)  # as there
+_TILE, _BLOCK = 64, (32, 8)
+_SIZES = (("TILE", _TILE), ("BLOCK_X", _BLOCK[0]), ("BLOCK_Y", _BLOCK[1]))
 _TYPES = {"float32": "float", "float64": "double", "uint16": "unsigned short", "int32": "int"}
-VARIANTS = {_FILE: [(), (("IMAGE", "double"), ("CELL_VARIANCE", "double"), ("COUNT", "int"))]}
+VARIANTS = {_FILE: [_SIZES, (*_SIZES, ("IMAGE", "double"), ("CELL_VARIANCE", "double"), ("COUNT", "int"))]}
 
 
 def merge_cells(
@@ -41,7 +42,8 @@ def merge_cells(
     images, variances = map(cupy.ascontiguousarray, (images, variances))
     arrays = {"IMAGE": image, "VARIANCE": variance, "CELL_IMAGE": images, "CELL_VARIANCE": variances}
     arrays |= {} if count is None else {"COUNT": count}
-    kernel(_FILE, "merge_cells", tuple((name, _TYPES[a.dtype.name]) for name, a in arrays.items()))(
+    types = tuple((name, _TYPES[array.dtype.name]) for name, array in arrays.items())
+    kernel(_FILE, "merge_cells", _SIZES + types)(
         (len(tiles), (_TILE // _BLOCK[0]) * (_TILE // _BLOCK[1])),
         _BLOCK,
         (

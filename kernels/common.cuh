@@ -6,8 +6,12 @@ typedef unsigned int word; // 32 flags of one row; bit i is column 32 * j + i of
 // Flat number of this thread in a one-dimensional grid.
 __device__ inline int64 thread_number() { return (int64)blockIdx.x * blockDim.x + threadIdx.x; }
 
+__device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
+__device__ inline float not_a_number() { return __uint_as_float(0x7fc00000u); }
+
 // Neither NaN nor infinite.
 __device__ inline bool is_finite(float x) { return fabsf(x) <= 3.402823466e38f; }
+__device__ inline bool is_finite(double x) { return fabs(x) <= 1.7976931348623157e308; }
 
 // A float as an unsigned number of the same order (-0 just below +0), and back.
 __device__ inline unsigned order_key(float x) {
@@ -50,7 +54,7 @@ __device__ inline unsigned rank_below(double fraction, unsigned n) { return n ? 
 // That quantile; NaN of nothing.
 __device__ inline double linear_quantile(double fraction, unsigned n, double low, double high) {
     const double part = fraction * (n - 1) - rank_below(fraction, n);
-    return n ? low + (high - low) * part : __uint_as_float(0x7fc00000u);
+    return n ? low + (high - low) * part : not_a_number();
 }
 
 // Half width of a round of the clip: the first one, also of a single sample, or from the variance that the round
@@ -59,14 +63,12 @@ __device__ inline double clip_width(bool first, double first_width, double sigma
     return first || n == 1 ? first_width : sigma * sqrt(variance < 0 ? 0 : variance);
 }
 
-// Sum over a block of what its threads have put in the arrays, in the first elements: a tree of one shape.
-__device__ inline void sum_block(double* sums, double* squares, int* numbers) {
-    for (int step = blockDim.x / 2; step > 0; step /= 2) {
+// Sums over a block of `n` threads, a power of two, of what each has put in shared arrays, in their first elements: the
+// same tree always. Thread 0 sees the sums; the others after one more barrier.
+template <typename... T> __device__ inline void sum_block(int thread, int n, T*... arrays) {
+    for (int step = n / 2; step > 0; step /= 2) {
         __syncthreads();
-        if (threadIdx.x >= step) continue;
-        sums[threadIdx.x] += sums[threadIdx.x + step];
-        squares[threadIdx.x] += squares[threadIdx.x + step];
-        numbers[threadIdx.x] += numbers[threadIdx.x + step];
+        if (thread < step) ((arrays[thread] += arrays[thread + step]), ...);
     }
 }
 
@@ -74,16 +76,5 @@ __device__ inline void sum_block(double* sums, double* squares, int* numbers) {
 __device__ inline double mean_of(double origin, double sum, int n) { return origin + sum / n; }
 __device__ inline double variance_of(double sum, double squares, int n) {
     const double shift = sum / n;
-    return n > 1 ? (squares - n * shift * shift) / (n - 1) : __uint_as_float(0x7fc00000u);
-}
-
-// Sums over a block of `n` threads, a power of two, of what each has put in two arrays, in the first elements: the same
-// tree always.
-__device__ inline void sum_pairs(double* sums, double* others, int thread, int n) {
-    for (int step = n / 2; step > 0; step /= 2) {
-        __syncthreads();
-        if (thread >= step) continue;
-        sums[thread] += sums[thread + step];
-        others[thread] += others[thread + step];
-    }
+    return n > 1 ? (squares - n * shift * shift) / (n - 1) : not_a_number();
 }

@@ -1,19 +1,19 @@
 // Which pixels of k epochs stand out from the static sky, and which count at all.
 //
-// (epoch, y, x) planes, rows contiguous. Thread (x, y) owns one pixel and walks the epochs; a warp owns 32 columns of a row
-// and writes what it found as one word for each epoch. Template and limits as in fallback/comparison.py, operation by
-// operation: float32 for the difference and its variance, float64 for the decision, which few pixels come near.
+// (epoch, y, x) planes, rows contiguous. Thread (x, y) owns one pixel and walks the epochs; a warp owns 32 columns of a
+// row and writes what it found as one word for each epoch. Template and limits as in fallback/comparison.py, operation
+// by operation: float32 for the difference and its variance, float64 for the decision, which few pixels come near.
 //
 // Macros: TEMPLATE (0: the image is the difference), IN_SIGMAS (limits times sqrt(variance), or values), PEAKS.
 
 __device__ inline word flags_of_warp(bool flag) { return __ballot_sync(0xffffffffu, flag); }
 
-extern "C" __global__ void compare(const float *__restrict__ image, const float *__restrict__ variance,
-                                   const int *__restrict__ mask, const float *__restrict__ template_image,
-                                   const float *__restrict__ template_variance, const float *__restrict__ scales,
-                                   const double *__restrict__ limits, const float *__restrict__ near_limits, double peak,
-                                   int exclude, int reject, int edge_bits, word *positive, word *negative,
-                                   word *positive_peaks, word *negative_peaks, word *no_data, word *edge, int *n_good,
+extern "C" __global__ void compare(const float* __restrict__ image, const float* __restrict__ variance,
+                                   const int* __restrict__ mask, const float* __restrict__ template_image,
+                                   const float* __restrict__ template_variance, const float* __restrict__ scales,
+                                   const double* __restrict__ limits, const float* __restrict__ near_limits,
+                                   double peak, int exclude, int reject, int edge_bits, word* positive, word* negative,
+                                   word* positive_peaks, word* negative_peaks, word* no_data, word* edge, int* n_good,
                                    int n_epochs, int n_rows, int n_columns, int n_words, int64 image_stride,
                                    int64 variance_stride, int64 mask_stride) {
     int row_blocks = (n_columns + blockDim.x - 1) / blockDim.x;
@@ -40,7 +40,7 @@ extern "C" __global__ void compare(const float *__restrict__ image, const float 
         count += is_finite(value) && (bits & reject) == 0;
         if (bits & exclude) value = 0.0f;
 #if IN_SIGMAS
-        bool candidate = fabsf(value) >= sqrtf(spread) * near_limits[epoch] && spread < __int_as_float(0x7f800000);
+        bool candidate = fabsf(value) >= sqrtf(spread) * near_limits[epoch] && spread < infinity();
 #else
         bool candidate = fabsf(value) >= near_limits[epoch];
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import cupy
 import numpy as np
 
 from gpucoadd.fallback.comparison import MARGIN, Compared, Search
+from gpucoadd.planes import n_words
 
 from ._compile import blocks, kernel
 from ._planes import strided
@@ -20,7 +22,7 @@ def _variant(template: bool, in_sigmas: bool, peaks: bool) -> tuple[tuple[str, i
     return ("TEMPLATE", int(template)), ("IN_SIGMAS", int(in_sigmas)), ("PEAKS", int(peaks))
 
 
-VARIANTS = {"comparison.cu": [_variant(True, True, False), _variant(False, False, True)]}
+VARIANTS = {"comparison.cu": [_variant(*flags) for flags in itertools.product((True, False), repeat=3)]}
 
 
 def compare(image: Any, variance: Any, mask: Any, template: Any, scales: Sequence[float], search: Search) -> Compared:
@@ -31,9 +33,9 @@ def compare(image: Any, variance: Any, mask: Any, template: Any, scales: Sequenc
     """
     n_epochs, n_rows, n_columns = image.shape
     (image, image_stride), (variance, variance_stride), (mask, mask_stride) = map(strided, (image, variance, mask))
-    n_words = -(-n_columns // 32)
+    length = n_words(n_columns)
     peaks = search.peak > 1
-    words = cupy.empty((6 if peaks else 4, n_epochs, n_rows, n_words), dtype=cupy.uint32)
+    words = cupy.empty((6 if peaks else 4, n_epochs, n_rows, length), dtype=cupy.uint32)
     positive, negative, no_data, edge, *peak_words = words
     positive_peaks, negative_peaks = peak_words or (None, None)
     n_good = cupy.empty((n_rows, n_columns), dtype=cupy.int32)
@@ -59,7 +61,7 @@ def compare(image: Any, variance: Any, mask: Any, template: Any, scales: Sequenc
             no_data,
             edge,
             n_good,
-            *map(np.int32, (n_epochs, n_rows, n_columns, n_words)),
+            *map(np.int32, (n_epochs, n_rows, n_columns, length)),
             image_stride,
             variance_stride,
             mask_stride,

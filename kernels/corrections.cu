@@ -5,9 +5,8 @@
 // rows at equal distances from the origin come in pairs, whose sums go with cosines and make A, and whose differences
 // go with sines and make B. The transform is A - iB at a frequency and A + iB at its negative.
 //
-// Macros: REAL, of the spectra; SCORE_FLOOR, below which a pre-convolution's power is rounding noise.
-
-const int BLOCK_X = 32, BLOCK_Y = 8, STEPS = 8; // as in corrections.py
+// Macros: REAL, of the spectra; SCORE_FLOOR, below which a pre-convolution's power is rounding noise; BLOCK_X and
+// BLOCK_Y, threads; STEPS, frequencies in y of a thread.
 
 template <typename T> struct alignas(2 * sizeof(T)) Complex {
     T re, im;
@@ -64,7 +63,8 @@ extern "C" __global__ void correct_spectra(REAL* __restrict__ spectra, double* _
     const int thread = threadIdx.y * BLOCK_X + threadIdx.x;
     const bool is_score = preconvolution_height > 0;
     const double column_weight = x == 0 || 2 * x == nx ? 1 : 2;
-    const Complex<double>*rows = (const Complex<double>*)kernels, *turns = (const Complex<double>*)roots;
+    const Complex<double>* rows = (const Complex<double>*)kernels;
+    const Complex<double>* turns = (const Complex<double>*)roots;
     if (n_kernels > 1) rows += (int64)image * kernel_height * n_columns;
     double first = 0, second = 0;
     for (int step = 0; step < STEPS; ++step) {
@@ -93,7 +93,7 @@ extern "C" __global__ void correct_spectra(REAL* __restrict__ spectra, double* _
     }
     firsts[thread] = first;
     seconds[thread] = second;
-    sum_pairs(firsts, seconds, thread, BLOCK_X * BLOCK_Y);
+    sum_block(thread, BLOCK_X * BLOCK_Y, firsts, seconds);
     if (thread != 0) return;
     const int n_blocks = gridDim.x * gridDim.y;
     double* sum = sums + (int64)image * 2 * n_blocks + blockIdx.y * gridDim.x + blockIdx.x;

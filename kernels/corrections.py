@@ -1,4 +1,8 @@
-"""Corrections of spectra, computed where they are applied."""
+"""
+Corrections of spectra, computed where they are applied.
+
+A call takes at most 65535 images or stamps, for which a grid has room; more are a ValueError.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ import numpy as np
 
 from gpucoadd.spectra import SCORE_FLOOR
 
-from ._compile import Defines, blocks, kernel
+from ._compile import Defines, blocks, check_blocks, kernel
 
 _FILE = "corrections.cu"
-_BLOCK = (32, 8)  # as there
+_BLOCK = (32, 8)
 _STEPS = 8  # frequencies in y, and their negatives, of a thread
 _STAMP_BLOCK = 128
 _NOTHING = np.uintp(0)
@@ -21,7 +25,8 @@ Shape = tuple[int, int]
 
 
 def _variant(real: str) -> Defines:
-    return ("REAL", real), ("SCORE_FLOOR", repr(SCORE_FLOOR))
+    sizes = ("BLOCK_X", _BLOCK[0]), ("BLOCK_Y", _BLOCK[1]), ("STEPS", _STEPS)
+    return ("REAL", real), ("SCORE_FLOOR", repr(SCORE_FLOOR)), *sizes
 
 
 VARIANTS = {_FILE: [_variant("double"), _variant("float")]}
@@ -67,6 +72,7 @@ def correct_spectra(
     corrections : cupy.ndarray, shape (n, ny, nx // 2 + 1), float64, or None
     """
     n, (ny, nx) = len(levels), shape
+    check_blocks(n, "images")
     n_columns = nx // 2 + 1
     grid = blocks(n_columns, _BLOCK[0]), blocks(ny // 2 + 1, _BLOCK[1] * _STEPS), n
     sums = cupy.empty((n, 2, grid[0] * grid[1]), cupy.float64)
@@ -109,6 +115,7 @@ def convolve_stamps(responses: Any, stamps: Any) -> Any:
     cupy.ndarray, shape (n, height, width), float64
     """
     n, (height, width) = len(responses), stamps.shape[1:]
+    check_blocks(n, "stamps")
     results = cupy.empty((n, height, width), cupy.float64)
     kernel(_FILE, "convolve_stamps", _variant("double"))(
         (blocks(height * width, _STAMP_BLOCK), n),

@@ -3,8 +3,8 @@
 // (y, x) planes. A line is what runs lie in, a row or a column; `at` is a place in it. Whether places are bad comes as
 // words, bit i of word j for place 32 j + i, 0 behind the line's end: flags (y, n_words) of rows, (n_words, x) of
 // columns, so that neighbouring threads always read neighbouring words.
-
-const int EDGE_RUN = 6, FAR = 16; // as in fallback/filling.py
+//
+// Macros: EDGE_RUN and FAR of fallback/filling.py.
 
 // Rows: a warp owns a word; its lanes look at one pixel each and vote.
 extern "C" __global__ void flag_bad_in_rows(const int* __restrict__ mask, word* __restrict__ flags, int bits,
@@ -73,7 +73,7 @@ __device__ inline float predict(const float* plane, const Neighbours& from, floa
     return (float)((left + right) / max(n_near, 1));
 }
 
-__device__ inline float positive(float variance) { return variance > 0 ? variance : __uint_as_float(0x7f800000u); }
+__device__ inline float positive(float variance) { return variance > 0 ? variance : infinity(); }
 
 // A thread owns a pixel of all three planes. `weights` are those of fallback/filling.py, `level` is the fallback value.
 extern "C" __global__ void fill_runs(const float* __restrict__ image, const float* __restrict__ variance,

@@ -8,12 +8,15 @@ from typing import Any
 import cupy
 import numpy as np
 
-from gpucoadd.fallback.filling import kriging_weights
+from gpucoadd.fallback.filling import EDGE_RUN, FAR, kriging_weights
+from gpucoadd.planes import n_words
 
 from ._compile import blocks, kernel
 
 _FILE = "fill_rows.cu"
 _BLOCK = 256
+_MACROS = (("EDGE_RUN", EDGE_RUN), ("FAR", FAR))
+VARIANTS = {_FILE: [_MACROS]}
 
 
 @cache
@@ -42,16 +45,16 @@ def fill_bad_runs(
     n_rows, n_columns = image.shape
     on_device = isinstance(fallback, cupy.ndarray)
     level = fallback.astype(cupy.float32).reshape(1) if on_device else cupy.full(1, fallback, dtype=cupy.float32)
-    n_words = -(-(n_rows if transpose else n_columns) // 32)
-    flags = cupy.empty((n_words, n_columns) if transpose else (n_rows, n_words), dtype=cupy.uint32)
-    find = kernel(_FILE, "flag_bad_in_columns" if transpose else "flag_bad_in_rows")
+    length = n_words(n_rows if transpose else n_columns)
+    flags = cupy.empty((length, n_columns) if transpose else (n_rows, length), dtype=cupy.uint32)
+    find = kernel(_FILE, "flag_bad_in_columns" if transpose else "flag_bad_in_rows", _MACROS)
     n_threads = flags.size if transpose else 32 * flags.size
-    sizes = tuple(map(np.int32, (n_rows, n_columns, n_words)))
+    sizes = tuple(map(np.int32, (n_rows, n_columns, length)))
     find((blocks(n_threads, _BLOCK),), (_BLOCK,), (mask, flags, np.int32(no_data), *sizes))
     out = tuple(map(cupy.empty_like, (image, variance, mask)))
     options = map(np.int32, (interpolated, fallback_at_edge, transpose))
     weights = _weights(cupy.cuda.runtime.getDevice())
-    kernel(_FILE, "fill_runs")(
+    kernel(_FILE, "fill_runs", _MACROS)(
         (blocks(image.size, _BLOCK),),
         (_BLOCK,),
         (image, variance, mask, flags, weights, level, *out, *options, *sizes),

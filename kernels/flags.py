@@ -12,7 +12,10 @@ from typing import Any
 import cupy
 import numpy as np
 
+from gpucoadd.planes import n_words
+
 from ._compile import blocks, kernel
+from ._planes import check_size
 
 _FILE = "flags.cu"
 _BLOCK = 256
@@ -30,7 +33,7 @@ def pack(planes: Any) -> Any:
     """
     planes = cupy.ascontiguousarray(planes)
     n_columns = planes.shape[2]
-    words = cupy.empty((*planes.shape[:2], -(-n_columns // 32)), dtype=cupy.uint32)
+    words = cupy.empty((*planes.shape[:2], n_words(n_columns)), dtype=cupy.uint32)
     sizes = map(np.int32, (n_columns, words.shape[2], words.size))
     _launch("pack_flags", 32 * words.size, planes, words, *sizes)
     return words
@@ -80,8 +83,8 @@ def add_flags(flags: Any, out: Any) -> None:
             "give a whole array"
         )
     flags = cupy.ascontiguousarray(flags)
-    n_planes, n_rows, n_words = flags.shape
-    sizes = map(np.int32, (n_planes, out.shape[1], n_words, n_rows * n_words, out.size))
+    n_planes, n_rows, length = flags.shape
+    sizes = map(np.int32, (n_planes, out.shape[1], length, n_rows * length, out.size))
     _launch("add_flags", out.size, flags, out, *sizes)
 
 
@@ -101,10 +104,12 @@ def paint(pixels: Any, shape: tuple[int, int, int]) -> Any:
     """
     Words of the given flat (epoch, y, x) indices; quickest when they ascend.
 
-    Moves 4 bytes per listed pixel, and an eighth of a byte per pixel of the planes to clear them.
+    Moves 4 bytes per listed pixel, and an eighth of a byte per pixel of the planes to clear them. ValueError for 2**31
+    pixels or more.
     """
+    check_size(shape)
     pixels = cupy.ascontiguousarray(pixels, dtype=cupy.int32)
-    words = cupy.zeros((*shape[:2], -(-shape[2] // 32)), dtype=cupy.uint32)
+    words = cupy.zeros((*shape[:2], n_words(shape[2])), dtype=cupy.uint32)
     _launch("paint_flags", pixels.size, pixels, words, *map(np.int32, (shape[2], words.shape[2], pixels.size)))
     return words
 
@@ -113,8 +118,9 @@ def take_flags(flags: Any, pixels: Any, n_columns: int) -> Any:
     """
     Bool (n,): the flag at each of the given flat (epoch, y, x) indices.
 
-    Moves 5 bytes per listed pixel, and the words they lie in.
+    Moves 5 bytes per listed pixel, and the words they lie in. ValueError for planes of 2**31 pixels or more.
     """
+    check_size((*flags.shape[:2], n_columns))
     flags, pixels = cupy.ascontiguousarray(flags), cupy.ascontiguousarray(pixels, dtype=cupy.int32)
     out = cupy.empty(pixels.shape, dtype=bool)
     _launch("take_flags", pixels.size, flags, pixels, out, *map(np.int32, (n_columns, flags.shape[2], pixels.size)))

@@ -3,8 +3,8 @@
 // labels (m,) names the footprint of each pixel; results are (n + 1,), indexed by label. Neighbouring pixels mostly
 // belong to one footprint, so a thread owns a stretch of pixels and turns to memory once per run of equal labels.
 // Integers only: the order in which threads arrive does not show.
-
-const int STRETCH = 16; // 64 bytes of labels
+//
+// Macro: STRETCH, pixels of a thread.
 
 // Calls take(i) for each pixel of this thread's stretch and hand_in(label) at the end of each run of equal labels.
 template <typename Take, typename HandIn>

@@ -16,12 +16,14 @@ from ._compile import blocks, kernel
 
 _FILE = "footprints.cu"
 _BLOCK = 128
-_STRETCH = 16  # pixels of a thread, as in footprints.cu
+_STRETCH = 16  # pixels of a thread: 64 bytes of labels
+_MACROS = (("STRETCH", _STRETCH),)
+VARIANTS = {_FILE: [_MACROS]}
 
 
 def _launch(name: str, labels: Any, *args: Any) -> None:
     grid = (blocks(labels.size, _BLOCK * _STRETCH),)
-    kernel(_FILE, name)(grid, (_BLOCK,), (cupy.ascontiguousarray(labels), *args, np.int32(labels.size)))
+    kernel(_FILE, name, _MACROS)(grid, (_BLOCK,), (cupy.ascontiguousarray(labels), *args, np.int32(labels.size)))
 
 
 def count_by_label(labels: Any, n: int, flags: Any = None) -> Any:

@@ -21,16 +21,9 @@ def grow(flags: Any, n_columns: int, radii: Sequence[int], disc: bool) -> Any:
     Two launches: which epochs have a flag at all, so that the others cost no more than their zeros; and the growth.
     Nothing waits for the device. Moves three eighths of a byte per pixel and epoch; a word is looked at some
     3 * (2 * radius + 1) times, all but the first from cache.
-
-    Raises
-    ------
-    ValueError
-        If the number of radii is not that of the epochs.
     """
     flags = cupy.ascontiguousarray(flags)
     n_planes, n_rows, n_words = flags.shape
-    if len(radii) != n_planes:
-        raise ValueError(f"radii must be {n_planes} whole numbers, one per epoch; got {len(radii)}")
     widest = max(0, n_rows + n_columns - 2)  # reaches from corner to corner, as any larger one would
     lengths = cupy.asarray(np.array([min(int(radius), widest) for radius in radii], dtype=np.int32))
     present = cupy.zeros(n_planes, dtype=cupy.uint32)

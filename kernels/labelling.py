@@ -12,10 +12,10 @@ import cupy
 import numpy as np
 
 from ._compile import blocks, kernel
+from ._planes import check_size
 
 _FILE = "label.cu"
 _BLOCK = 256
-_MOST_PIXELS = 2**31 - 1
 
 
 def _launch(name: str, n_threads: int, *args: Any) -> None:
@@ -32,11 +32,7 @@ def label(flags: Any, n_columns: int) -> tuple[Any, Any, int]:
     Waits for the device twice: for the number of set pixels, and of components. Moves about 32 bytes per word
     (1 byte per pixel), and about 40 bytes per set pixel.
     """
-    if flags.shape[0] * flags.shape[1] * n_columns > _MOST_PIXELS:
-        raise ValueError(
-            f"planes {(*flags.shape[:2], n_columns)} (epoch, y, x) have more than {_MOST_PIXELS} pixels, whose numbers "
-            "do not fit int32; label fewer epochs at once"
-        )
+    check_size((*flags.shape[:2], n_columns))
     words = cupy.ascontiguousarray(flags)
     _, n_rows, n_words = words.shape
     ends = _counted(words)

@@ -7,6 +7,8 @@
 //
 // A thread owns a pixel of the mosaic and walks the cells of its tile of TILE x TILE pixels: `members` from
 // starts[b] to starts[b + 1], ascending, for tile number tiles[b] in raster order. Blocks (b, part of the tile).
+//
+// Macros: TILE; BLOCK_X and BLOCK_Y, threads; IMAGE, VARIANCE, CELL_IMAGE, CELL_VARIANCE and COUNT, the types.
 
 #ifndef IMAGE
 #define IMAGE float
@@ -23,8 +25,6 @@
 #ifndef COUNT
 #define COUNT unsigned short
 #endif
-
-const int TILE = 64, BLOCK_X = 32, BLOCK_Y = 8; // as in cells.py
 
 extern "C" __global__ void merge_cells(const CELL_IMAGE* __restrict__ images,
                                        const CELL_VARIANCE* __restrict__ variances, const int* __restrict__ cells,

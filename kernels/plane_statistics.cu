@@ -9,9 +9,8 @@
 //
 // `sum_kept` and `settle` are one round of the clip. A block owns PIECE samples of one plane, whatever the device, and
 // each sum is a tree of one shape: a run equals its repeat.
-
-const int BLOCK = 256, PIECE = 32 * BLOCK; // as in plane_statistics.py
-const int RANKS = 6;                       // two for each of three fractions
+//
+// Macros: BLOCK, threads, but for `pick_digits`; PIECE, a multiple of 4 BLOCK; RANKS, two for each of three fractions.
 
 // The value where it is finite and its pixel has none of `bits`, +inf elsewhere. One thread per sample.
 extern "C" __global__ void take_samples(const float* __restrict__ planes, const int* __restrict__ masks, int bits,
@@ -19,15 +18,16 @@ extern "C" __global__ void take_samples(const float* __restrict__ planes, const 
     const int64 i = thread_number();
     if (i >= n) return;
     const float value = planes[i];
-    samples[i] = is_finite(value) && (masks[i] & bits) == 0 ? value : __uint_as_float(0x7f800000u);
+    samples[i] = is_finite(value) && (masks[i] & bits) == 0 ? value : infinity();
 }
 
-// A plane's flag, 1 at first, becomes 0 if one of its n values is no NaN. The blocks of a plane leave off once it has.
-extern "C" __global__ void find_all_nan(const float* __restrict__ planes, int n, int* flags) {
+// A plane's flag, set at first, is cleared if one of its n values is no NaN. The blocks of a plane leave off once it
+// has.
+extern "C" __global__ void find_all_nan(const float* __restrict__ planes, int n, bool* flags) {
     const float* plane = planes + (int64)blockIdx.y * n;
-    volatile int* flag = flags + blockIdx.y; // another block may change it
+    volatile bool* flag = flags + blockIdx.y; // another block may change it
     for (int64 i = thread_number(); i < n && *flag; i += (int64)gridDim.x * blockDim.x) {
-        if (plane[i] == plane[i]) *flag = 0; // whoever writes, writes the same
+        if (plane[i] == plane[i]) *flag = false; // whoever writes, writes the same
     }
 }
 
@@ -45,7 +45,7 @@ extern "C" __global__ void count_digits(const float* __restrict__ samples, int n
     unsigned run = 0;
     for (int64 i = start; i < n && i < start + PIECE; i += 4 * BLOCK) {
         float value[4]; // four loads on their way at a time
-        for (int j = 0; j < 4; j++) value[j] = i + j * BLOCK < n ? plane[i + j * BLOCK] : __uint_as_float(0x7f800000u);
+        for (int j = 0; j < 4; j++) value[j] = i + j * BLOCK < n ? plane[i + j * BLOCK] : infinity();
         for (int j = 0; j < 4; j++) {
             const int next = digit_place(prefix, value[j], shift);
             if (next != place) {
@@ -119,7 +119,7 @@ extern "C" __global__ void sum_kept(const float* __restrict__ samples, int n, co
     int number = 0;
     for (int64 i = start; i < n && i < start + PIECE; i += 4 * BLOCK) {
         float value[4];
-        for (int j = 0; j < 4; j++) value[j] = i + j * BLOCK < n ? plane[i + j * BLOCK] : __uint_as_float(0x7f800000u);
+        for (int j = 0; j < 4; j++) value[j] = i + j * BLOCK < n ? plane[i + j * BLOCK] : infinity();
         for (int j = 0; j < 4; j++) {
             if (!is_finite(value[j]) || !(fabs(value[j] - centre) <= width)) continue; // bounds may be NaN
             const double deviation = value[j] - origin;
@@ -131,7 +131,7 @@ extern "C" __global__ void sum_kept(const float* __restrict__ samples, int n, co
     sums[threadIdx.x] = sum;
     squares[threadIdx.x] = square;
     numbers[threadIdx.x] = number;
-    sum_block(sums, squares, numbers);
+    sum_block(threadIdx.x, BLOCK, sums, squares, numbers);
     if (threadIdx.x) return;
     const int64 piece = (int64)blockIdx.y * gridDim.x + blockIdx.x;
     piece_sums[2 * piece] = sums[0];
@@ -152,7 +152,7 @@ extern "C" __global__ void settle(const double* __restrict__ piece_sums, const i
         squares[threadIdx.x] += piece_sums[2 * piece + 1];
         numbers[threadIdx.x] += piece_numbers[piece];
     }
-    sum_block(sums, squares, numbers);
+    sum_block(threadIdx.x, BLOCK, sums, squares, numbers);
     if (threadIdx.x) return;
     statistics[3 * blockIdx.x] = mean_of(quartiles[3 * blockIdx.x + 1], sums[0], numbers[0]);
     statistics[3 * blockIdx.x + 1] = variance_of(sums[0], squares[0], numbers[0]);

@@ -10,10 +10,14 @@ import numpy as np
 
 from gpucoadd.fallback.clipping import IQR_TO_SIGMA
 
-from ._compile import blocks, kernel
+from ._compile import blocks, check_blocks, kernel
 
 _FILE = "plane_statistics.cu"
-_BLOCK, _PIECE, _RANKS = 256, 32 * 256, 6  # as there
+_BLOCK = 256
+_PIECE = 32 * _BLOCK  # samples of a block
+_RANKS = 6  # two for each of three fractions
+_MACROS = (("BLOCK", _BLOCK), ("PIECE", _PIECE), ("RANKS", _RANKS))
+VARIANTS = {_FILE: [_MACROS]}
 _SHIFTS = (24, 16, 8, 0)  # of the digits of a key, 8 bits each
 _SEARCHERS = 32  # blocks of a plane that look for a value: mostly the first finds one
 
@@ -37,7 +41,7 @@ def samples(planes: Any, masks: Any, bits: int) -> Any:
         The value where it is finite and its pixel has none of `bits`; +inf elsewhere.
     """
     out = cupy.empty((planes.shape[0], planes.shape[1] * planes.shape[2]), dtype=cupy.float32)
-    kernel(_FILE, "take_samples")(
+    kernel(_FILE, "take_samples", _MACROS)(
         (blocks(out.size, _BLOCK),),
         (_BLOCK,),
         (
@@ -60,16 +64,22 @@ def all_nan(planes: Any) -> Any:
     Parameters
     ----------
     planes : cupy.ndarray, shape (k, y, x), float32
+        k at most 65535.
 
     Returns
     -------
-    cupy.ndarray, shape (k,), int32
-        1 or 0.
+    cupy.ndarray, shape (k,), bool
+
+    Raises
+    ------
+    ValueError
+        If there are more planes.
     """
-    flags = cupy.ones(planes.shape[0], dtype=cupy.int32)
+    check_blocks(planes.shape[0], "planes")
+    flags = cupy.ones(planes.shape[0], dtype=bool)
     n = planes.shape[1] * planes.shape[2]
     grid = (min(blocks(n, _BLOCK), _SEARCHERS), planes.shape[0])
-    kernel(_FILE, "find_all_nan")(grid, (_BLOCK,), (cupy.ascontiguousarray(planes), np.int32(n), flags))
+    kernel(_FILE, "find_all_nan", _MACROS)(grid, (_BLOCK,), (cupy.ascontiguousarray(planes), np.int32(n), flags))
     return flags
 
 
@@ -96,18 +106,17 @@ def quantiles(samples: Any, fractions: Sequence[float]) -> tuple[Any, Any]:
     Raises
     ------
     ValueError
-        If there are more or fewer fractions, or one is out of range.
+        If there are more samples.
     """
-    if not 1 <= len(fractions) <= _RANKS // 2 or not all(0 <= fraction <= 1 for fraction in fractions):
-        raise ValueError(f"fractions must be one to three numbers from 0 to 1, got {tuple(fractions)}; ask in parts")
     k, n = samples.shape
+    check_blocks(k, "samples")
     samples = cupy.ascontiguousarray(samples)
     counts = cupy.zeros((len(_SHIFTS), k, _RANKS, 256), dtype=cupy.uint32)
     prefixes, rests = cupy.zeros((2, k, _RANKS), dtype=cupy.uint32)
     n_samples = cupy.empty(k, dtype=cupy.int32)
     out = cupy.empty((k, len(fractions)), dtype=cupy.float64)
     three = [np.float64(fractions[min(i, len(fractions) - 1)]) for i in range(_RANKS // 2)]
-    count, pick = kernel(_FILE, "count_digits"), kernel(_FILE, "pick_digits")
+    count, pick = kernel(_FILE, "count_digits", _MACROS), kernel(_FILE, "pick_digits", _MACROS)
     for counted, shift in zip(counts, map(np.int32, _SHIFTS)):
         count((blocks(n, _PIECE), k), (_BLOCK,), (samples, np.int32(n), prefixes, shift, counted))
         pick(
@@ -141,10 +150,8 @@ def clipped_statistics(samples: Any, *, sigma: float, iterations: int) -> Any:
     Raises
     ------
     ValueError
-        If there is no round.
+        If there are more samples.
     """
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
     k, n = samples.shape
     samples = cupy.ascontiguousarray(samples)
     quartiles, n_samples = quantiles(samples, (0.25, 0.5, 0.75))
@@ -152,7 +159,7 @@ def clipped_statistics(samples: Any, *, sigma: float, iterations: int) -> Any:
     sums = cupy.empty((k, n_pieces, 2), dtype=cupy.float64)
     numbers = cupy.empty((k, n_pieces), dtype=cupy.int32)
     out = cupy.empty((k, 3), dtype=cupy.float64)
-    add, settle = kernel(_FILE, "sum_kept"), kernel(_FILE, "settle")
+    add, settle = kernel(_FILE, "sum_kept", _MACROS), kernel(_FILE, "settle", _MACROS)
     widths = np.float64(sigma), np.float64(sigma * IQR_TO_SIGMA)
     for iteration in range(iterations):
         add(

@@ -29,14 +29,12 @@ constexpr bool walks_again = needs_order || is_about_mean;
 constexpr bool has_value_when_empty =
     statistic == SUM || statistic == NPOINT || statistic == NCLIPPED || statistic == NMASKED;
 
-__device__ inline float not_a_number() { return __int_as_float(0x7fc00000); }
-__device__ inline float infinity() { return __int_as_float(0x7f800000); }
-
 struct Planes {
-    const float *__restrict__ image, *__restrict__ variance;
-    const int *__restrict__ mask;
+    const float* __restrict__ image;
+    const float* __restrict__ variance;
+    const int* __restrict__ mask;
     int64 image_stride, variance_stride, mask_stride;
-    const double *__restrict__ weights;
+    const double* __restrict__ weights;
     int n_epochs, reject, pixel;
 
     __device__ float value(int epoch) const { return image[epoch * image_stride + pixel]; }
@@ -48,7 +46,7 @@ struct Planes {
 // The good samples of a pixel by epoch; NaN for the others.
 struct Samples {
 #if N_SAMPLES
-    float *column;
+    float* column;
     __device__ float operator[](int epoch) const { return column[epoch * BLOCK]; }
     __device__ void keep(int epoch, float value) const { column[epoch * BLOCK] = value; }
 #else
@@ -80,7 +78,7 @@ struct Totals {
     float smallest, largest;
 };
 
-__device__ inline Totals first_walk(const Planes &planes, const Samples &samples, const int *propagated) {
+__device__ inline Totals first_walk(const Planes& planes, const Samples& samples, const int* propagated) {
     Totals out = {};
     out.smallest = infinity();
     out.largest = -infinity();
@@ -120,8 +118,8 @@ __device__ inline Totals first_walk(const Planes &planes, const Samples &samples
 }
 
 // What good samples carry, what rejected weight asks for, and what was lost.
-__device__ inline int combine_masks(const Totals &totals, const int *propagated, const double *thresholds,
-                                    const int *mapped, int n_mapped, int n_epochs, int no_data) {
+__device__ inline int combine_masks(const Totals& totals, const int* propagated, const double* thresholds,
+                                    const int* mapped, int n_mapped, int n_epochs, int no_data) {
     int out = totals.kept_bits;
 #pragma unroll
     for (int i = 0; i < N_PROPAGATED; i++)
@@ -140,7 +138,7 @@ struct Moments {
 };
 
 template <bool with_scatter, bool with_error>
-__device__ inline Moments moments(const Planes &planes, const Samples &samples, float shift, double centre,
+__device__ inline Moments moments(const Planes& planes, const Samples& samples, float shift, double centre,
                                   double half_width) {
     double total = 0.0, squares = 0.0, first = 0.0, second = 0.0, error = 0.0;
     int count = 0;
@@ -174,7 +172,9 @@ __device__ inline Moments moments(const Planes &planes, const Samples &samples, 
     return {offset + shift, scatter, mean_variance, count};
 }
 
-// The linear quantile at QUARTER / 4 lies between the samples of this rank and the next.
+// The linear quantile at QUARTER / 4 lies between the samples of this rank and the next. The same as `rank_below` and
+// `linear_quantile` of common.cuh, for at least one sample: their answer for none would cost ten registers more, which
+// the largest sort does not have.
 template <int QUARTER> __device__ inline int rank_below(int count) { return (int)(QUARTER * 0.25 * (count - 1)); }
 
 template <int QUARTER> __device__ inline double between(float low, float high, int count) {
@@ -194,7 +194,7 @@ struct Ordered {
     float v[N_SAMPLES];
     int count;
 
-    __device__ inline Ordered(const Samples &samples, int, int n_good) : count(n_good) {
+    __device__ inline Ordered(const Samples& samples, int, int n_good) : count(n_good) {
 #pragma unroll
         for (int i = 0; i < N_SAMPLES; i++)
             v[i] = samples[i] == samples[i] ? samples[i] : infinity();
@@ -216,21 +216,11 @@ struct Ordered {
     }
 };
 #else
-// Unsigned numbers in the order of the floats they stand for, NaN last.
-__device__ inline unsigned int key_of(float value) {
-    unsigned int bits = __float_as_uint(value);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-__device__ inline float value_of(unsigned int key) {
-    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
-
 struct Ordered {
-    const Samples &samples;
+    const Samples& samples;
     int n_epochs, count;
 
-    __device__ inline Ordered(const Samples &of, int n, int n_good) : samples(of), n_epochs(n), count(n_good) {}
+    __device__ inline Ordered(const Samples& of, int n, int n_good) : samples(of), n_epochs(n), count(n_good) {}
 
     // The number of rank `rank`: the largest that at most so many samples are below, bit by bit from the highest.
     __device__ inline float at(int rank) const {
@@ -239,10 +229,10 @@ struct Ordered {
             unsigned int trial = key | 1u << bit;
             int below = 0;
             for (int epoch = 0; epoch < n_epochs; epoch++)
-                below += key_of(samples[epoch]) < trial;
+                below += order_key(samples[epoch]) < trial; // that of NaN is the highest
             if (below <= rank) key = trial;
         }
-        return value_of(key);
+        return key_value(key);
     }
 
     // The number of rank `rank`, when `low` is that of the rank before.
@@ -270,7 +260,7 @@ struct Result {
     bool was_clipped;
 };
 
-__device__ inline Result in_one_walk(const Totals &totals, int n_epochs) {
+__device__ inline Result in_one_walk(const Totals& totals, int n_epochs) {
     double value = 0.0, variance = 0.0;
     if constexpr (is_plain_mean) {
         value = totals.value / totals.weight;
@@ -289,7 +279,7 @@ __device__ inline Result in_one_walk(const Totals &totals, int n_epochs) {
     return {value, variance, false};
 }
 
-__device__ inline Result about_mean(const Planes &planes, const Samples &samples, const Totals &totals) {
+__device__ inline Result about_mean(const Planes& planes, const Samples& samples, const Totals& totals) {
     double n = totals.count;
     float shift = (float)(totals.value / n);
     Moments all = moments<true, false>(planes, samples, shift, shift, infinity());
@@ -302,7 +292,7 @@ __device__ inline Result about_mean(const Planes &planes, const Samples &samples
 }
 
 // Every round of clipping starts again from all good samples.
-__device__ inline Result of_order(const Planes &planes, const Samples &samples, int count, double sigma,
+__device__ inline Result of_order(const Planes& planes, const Samples& samples, int count, double sigma,
                                   double first_sigma, int iterations) {
     double quarter, half, three_quarters;
     {
@@ -334,14 +324,14 @@ __device__ inline Result of_order(const Planes &planes, const Samples &samples, 
     return {sqrt(scatter), scatter == 0.0 ? not_a_number() : error, was_clipped}; // as LSST's 0 / 0, for equal samples
 }
 
-extern "C" __global__ void stack_statistics(const float *__restrict__ image, const float *__restrict__ variance,
-                                            const int *__restrict__ mask, int64 image_stride, int64 variance_stride,
-                                            int64 mask_stride, const double *__restrict__ weights,
-                                            const double *__restrict__ thresholds, const int *__restrict__ propagated,
-                                            const int *__restrict__ mapped, int n_mapped, int reject, int no_data,
+extern "C" __global__ void stack_statistics(const float* __restrict__ image, const float* __restrict__ variance,
+                                            const int* __restrict__ mask, int64 image_stride, int64 variance_stride,
+                                            int64 mask_stride, const double* __restrict__ weights,
+                                            const double* __restrict__ thresholds, const int* __restrict__ propagated,
+                                            const int* __restrict__ mapped, int n_mapped, int reject, int no_data,
                                             int clipped, double sigma, double first_sigma, int iterations,
-                                            int n_epochs, int n_pixels, float *__restrict__ out_image,
-                                            float *__restrict__ out_variance, int *__restrict__ out_mask) {
+                                            int n_epochs, int n_pixels, float* __restrict__ out_image,
+                                            float* __restrict__ out_variance, int* __restrict__ out_mask) {
     if (thread_number() >= n_pixels) return;
     int pixel = (int)thread_number();
     Planes planes = {image,   variance, mask,   image_stride, variance_stride, mask_stride,

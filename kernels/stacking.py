@@ -8,6 +8,8 @@ from typing import Any
 import cupy
 import numpy as np
 
+from gpucoadd.planes import n_words
+
 from ._compile import Defines, blocks, kernel
 from ._planes import strided
 
@@ -52,7 +54,7 @@ def stacking_masks(
             np.int32(n_epochs),
             np.int32(n_rows * n_columns),
             np.int32(n_columns),
-            np.int32(-(-n_columns // 32)),
+            np.int32(n_words(n_columns)),
             masks,
             n_image,
         ),

@@ -10,12 +10,12 @@ __device__ inline int edited(int bits, word flags, int x, int keep, int add) {
     return flags >> (x & 31) & 1u ? (bits & keep) | add : bits;
 }
 
-extern "C" __global__ void stacking_masks(const int *__restrict__ mask, int64 mask_stride,
-                                          const word *__restrict__ flags0, int64 stride0, int keep0, int add0,
-                                          const word *__restrict__ flags1, int64 stride1, int keep1, int add1,
-                                          const word *__restrict__ flags2, int64 stride2, int keep2, int add2,
+extern "C" __global__ void stacking_masks(const int* __restrict__ mask, int64 mask_stride,
+                                          const word* __restrict__ flags0, int64 stride0, int keep0, int add0,
+                                          const word* __restrict__ flags1, int64 stride1, int keep1, int add1,
+                                          const word* __restrict__ flags2, int64 stride2, int keep2, int add2,
                                           int counted, int left, int n_epochs, int n_pixels, int n_columns, int n_words,
-                                          int *__restrict__ masks, int *__restrict__ n_image) {
+                                          int* __restrict__ masks, int* __restrict__ n_image) {
     if (thread_number() >= n_pixels) return;
     int pixel = (int)thread_number(), y = pixel / n_columns, x = pixel - y * n_columns;
     int64 at = (int64)y * n_words + x / 32;

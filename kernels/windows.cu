@@ -4,7 +4,9 @@
 // A thread owns pixels of one column of what is written: column number blockIdx.x * blockDim.x + threadIdx.x, the rows
 // blockIdx.y, blockIdx.y + gridDim.y, ..., of part blockIdx.z. Neighbouring threads lie along x.
 //
-// A box of a window is x0, y0, width, height, relative to it. The types are macros: of the plane, of the plane that is
+// A box of a window is x0, y0, width, height, relative to it.
+//
+// Macros: BLOCK, threads of the sums; PLANE, SECOND, GRID and RESULT, the types of the plane, of the plane that is
 // combined with it, of the padded grids, of the result.
 
 #ifndef PLANE
@@ -20,10 +22,6 @@
 #define RESULT float
 #endif
 
-const int BLOCK = 256; // of the sums, as in windows.py
-
-template <typename T> __device__ inline bool finite(T x) { return x - x == 0; }
-
 // Samples of a statistic: the value where it is finite and its pixel has none of `bits`, else +inf.
 extern "C" __global__ void sample_windows(const PLANE* __restrict__ plane, const int* __restrict__ mask, int bits,
                                           const int* __restrict__ corners, int n_columns, int height, int width,
@@ -33,8 +31,8 @@ extern "C" __global__ void sample_windows(const PLANE* __restrict__ plane, const
     for (int y = blockIdx.y; y < height; y += gridDim.y) {
         const int64 pixel = (int64)(corners[2 * part] + y) * n_columns + corners[2 * part + 1] + x;
         const float value = (float)plane[pixel];
-        const bool good = finite(value) && (mask[pixel] & bits) == 0;
-        samples[((int64)part * height + y) * width + x] = good ? value : __uint_as_float(0x7f800000u);
+        const bool good = is_finite(value) && (mask[pixel] & bits) == 0;
+        samples[((int64)part * height + y) * width + x] = good ? value : infinity();
     }
 }
 
@@ -44,7 +42,7 @@ extern "C" __global__ void count_negative(const PLANE* __restrict__ plane, const
     unsigned long long found = 0;
     for (int64 pixel = thread_number(); pixel < n; pixel += (int64)gridDim.x * blockDim.x) {
         const PLANE value = plane[pixel];
-        if (value < 0 && finite(value) && (mask[pixel] & bits) == 0) ++found;
+        if (value < 0 && is_finite(value) && (mask[pixel] & bits) == 0) ++found;
     }
     if (found) atomicAdd(count, found);
 }
@@ -59,14 +57,14 @@ extern "C" __global__ void sum_finite(const PLANE* __restrict__ plane, const int
         const int64 row = (int64)(corners[2 * part] + y) * n_columns + corners[2 * part + 1];
         for (int x = threadIdx.x; x < width; x += BLOCK) {
             const PLANE value = plane[row + x];
-            if (!finite(value)) continue;
+            if (!is_finite(value)) continue;
             total += value;
             number += 1;
         }
     }
     totals[threadIdx.x] = total;
     numbers[threadIdx.x] = number;
-    sum_pairs(totals, numbers, threadIdx.x, BLOCK);
+    sum_block(threadIdx.x, BLOCK, totals, numbers);
     if (threadIdx.x != 0) return;
     double* sum = sums + 2 * ((int64)part * gridDim.x + blockIdx.x);
     sum[0] = totals[0];
@@ -84,7 +82,7 @@ extern "C" __global__ void divide_sums(const double* __restrict__ sums, int n_pi
     }
     totals[threadIdx.x] = total;
     numbers[threadIdx.x] = number;
-    sum_pairs(totals, numbers, threadIdx.x, BLOCK);
+    sum_block(threadIdx.x, BLOCK, totals, numbers);
     if (threadIdx.x == 0) means[blockIdx.x] = numbers[0] > 0 ? totals[0] / numbers[0] : 0;
 }
 
@@ -98,7 +96,7 @@ extern "C" __global__ void pad_windows(const PLANE* __restrict__ plane, const in
         GRID padded = 0;
         if (y < height && x < width) {
             const PLANE value = plane[(int64)(corners[2 * part] + y) * n_columns + corners[2 * part + 1] + x];
-            padded = finite(value) ? (GRID)value : (GRID)means[part];
+            padded = is_finite(value) ? (GRID)value : (GRID)means[part];
         }
         grids[((int64)part * grid_rows + y) * grid_columns + x] = padded;
     }
@@ -119,7 +117,7 @@ extern "C" __global__ void crop_windows(const GRID* __restrict__ grids, double s
             const int x = box[0] + column, y = box[1] + row;
             const PLANE behind = plane[(int64)(corners[2 * part] + y) * n_columns + corners[2 * part + 1] + x];
             result = (RESULT)(grids[((int64)part * grid_rows + y) * grid_columns + x] * scale);
-            if (!finite(behind)) result = __uint_as_float(behind != behind ? 0x7fc00000u : 0x7f800000u);
+            if (!is_finite(behind)) result = behind != behind ? not_a_number() : infinity();
         }
         results[((int64)part * height + row) * width + column] = result;
     }

@@ -1,4 +1,8 @@
-"""Windows of planes: measured, padded for a transform, and cropped after it."""
+"""
+Windows of planes: measured, padded for a transform, and cropped after it.
+
+A call takes at most 65535 windows, for which a grid has room; more are a ValueError.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,16 @@ from typing import Any
 import cupy
 import numpy as np
 
-from ._compile import blocks, kernel
+from ._compile import MOST_BLOCKS, Defines, blocks, check_blocks, kernel
 
 _FILE = "windows.cu"
-_BLOCK = 256  # as there
-_MOST = 65535  # blocks along the second axis of a grid, and the third
+_BLOCK = 256
 _FULL = 2048  # blocks that keep a device busy
 _PIECE = 4096  # pixels, at least, that a block of threads adds up
 _TYPES = {"float32": "float", "float64": "double"}
 VARIANTS = {
     _FILE: [
-        tuple(zip(("PLANE", "SECOND", "GRID", "RESULT"), types))
+        (("BLOCK", _BLOCK), *zip(("PLANE", "SECOND", "GRID", "RESULT"), types))
         for types in (("float", "float", "double", "float"), ("float", "double", "float", "double"), ("double",) * 4)
     ]
 }
@@ -38,7 +41,7 @@ def sample_windows(plane: Any, mask: Any, bits: int, corners: Any, size: Shape, 
     bits : int
         Pixels that have one of them do not count, nor do values that are not finite.
     corners : cupy.ndarray, shape (n, 2), int32
-        (y, x) of the windows' first pixels; n at most 65535.
+        (y, x) of the windows' first pixels.
     size : (int, int)
         (y, x) of the windows, which lie inside the plane.
     samples : cupy.ndarray, shape (n, size[0] * size[1]), float32
@@ -47,7 +50,6 @@ def sample_windows(plane: Any, mask: Any, bits: int, corners: Any, size: Shape, 
     _launch("sample_windows", len(corners), size, {"PLANE": plane})(
         *_contiguous(plane, mask), np.int32(bits), corners, np.int32(plane.shape[1]), *map(np.int32, size), samples
     )
-    return samples
 
 
 def count_negative(plane: Any, mask: Any, bits: int, count: Any) -> None:
@@ -77,6 +79,7 @@ def finite_means(plane: Any, corners: Any, size: Shape) -> Any:
     Moves 4 or 8 bytes a pixel of a window. Parameters as in `sample_windows`.
     """
     n, (height, width) = len(corners), size
+    check_blocks(n, "windows")
     n_pieces = min(height, _FULL, blocks(height * width, _PIECE))  # whatever n: no sum depends on other windows
     sums, means = cupy.empty((n, n_pieces, 2), cupy.float64), cupy.empty(n, cupy.float64)
     kernel(_FILE, "sum_finite", _macros({"PLANE": plane}))(
@@ -84,7 +87,7 @@ def finite_means(plane: Any, corners: Any, size: Shape) -> Any:
         (_BLOCK,),
         (*_contiguous(plane), corners, np.int32(plane.shape[1]), np.int32(height), np.int32(width), sums),
     )
-    kernel(_FILE, "divide_sums")((n,), (_BLOCK,), (sums, np.int32(n_pieces), means))
+    kernel(_FILE, "divide_sums", _macros({}))((n,), (_BLOCK,), (sums, np.int32(n_pieces), means))
     return means
 
 
@@ -192,13 +195,14 @@ def _contiguous(*arrays: Any) -> list[Any]:
     return [cupy.ascontiguousarray(array) for array in arrays]
 
 
-def _macros(arrays: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The C types of some arrays."""
-    return tuple((name, _TYPES[array.dtype.name]) for name, array in arrays.items())
+def _macros(arrays: dict[str, Any]) -> Defines:
+    """The size of a block, and the C types of some arrays."""
+    return (("BLOCK", _BLOCK), *((name, _TYPES[array.dtype.name]) for name, array in arrays.items()))
 
 
 def _launch(name: str, n: int, size: Shape, arrays: dict[str, Any]) -> Any:
     """A kernel whose threads own the columns of n results of a size."""
+    check_blocks(n, "windows")
     function = kernel(_FILE, name, _macros(arrays))
-    grid = blocks(size[1], _BLOCK), min(size[0], _MOST), n
+    grid = blocks(size[1], _BLOCK), min(size[0], MOST_BLOCKS), n
     return lambda *args: function(grid, (_BLOCK,), args)

@@ -744,6 +744,8 @@ def _creator(name):
         _start_work(() if isinstance(value, ndarray) else _arrays_in(value))
         if isinstance(value, np.ndarray):
             plain = plain.copy()  # device memory is never the host's
+        elif name == "ascontiguousarray" and value.flags.c_contiguous and dtype in (None, value.dtype):
+            return value  # on whatever device
         elif isinstance(value, ndarray) and value._device != _current_device():
             return value.copy()
         made = _wrap(np.asarray(function(plain, dtype, *args, **keywords)))

@@ -259,3 +259,12 @@ def test_detected_bits_of_a_warp_exclude_nothing():
         }
     )
     assert gpucoadd.find_artifacts(from_image(image, mask=mask), sky((20, 20)), config=config).clipped[0, 6, 6]
+
+
+@pytest.mark.parametrize("position", [1, 2, 3])
+def test_counts_must_be_integers(position):
+    planes = [np.ones((4, 5), bool), *(np.ones((4, 5), np.int32) for _ in range(3))]
+    planes[position] = planes[position].astype(np.float32)
+    name = ("", "epoch_count", "n_image", "template_footprints")[position]
+    with pytest.raises(TypeError, match=f"{name} must be integers, got float32; convert it"):
+        gpucoadd.filter_artifacts(*planes[:3], template_footprints=planes[3])

@@ -82,15 +82,8 @@ def test_copy_speed_counts_bytes_both_ways(monkeypatch):
 
 
 def test_copies_stay_small_where_memory_is_short(monkeypatch):
-    monkeypatch.setattr(timing, "host_memory", lambda: 1 << 20)
+    monkeypatch.setattr(timing, "room", lambda xp: 1 << 20)
     assert timing.copy_speed(np, repeats=1)["bytes"] == 2 << 17
-
-
-def test_pinned_memory_is_what_was_asked_for():
-    with rehearsal.device() as cupy:
-        plane = timing.pinned(cupy, (3, 5), np.int32)
-        assert plane.shape == (3, 5) and plane.dtype == np.int32 and plane.flags.writeable
-        assert timing.pinned(cupy, 7).shape == (7,)
 
 
 def test_transfers_go_both_ways_from_both_memories(monkeypatch):
@@ -99,10 +92,6 @@ def test_transfers_go_both_ways_from_both_memories(monkeypatch):
         found = timing.transfer_speeds(cupy, repeats=1, like=1)
     assert sorted(found) == ["download, pageable", "download, pinned", "upload, pageable", "upload, pinned"]
     assert {speed["bytes"] for speed in found.values()} == {1 << 16}
-
-
-def test_host_memory_is_less_than_there_is():
-    assert 0 < timing.host_memory() < 1 << 50
 
 
 # ------------------------------------------------------------------------------------------------ the bytes
@@ -268,6 +257,9 @@ def test_each_call_does_what_its_line_says():
         planes = warps.image, warps.variance, warps.mask, weights
         wanted = gpucoadd.stack(*planes, statistic=statistic, reject=["NO_DATA", "BAD", "SAT"], schema=warps.schema)
         assert_array_equal(calls[name]().image, wanted.image)
+    options = {"sigma_clip": 1.5, "clip_iterations": 1}
+    wanted = gpucoadd.stack(*planes, statistic="MEANCLIP", reject=bench_steps.REJECT, schema=warps.schema, **options)
+    assert_array_equal(bench_steps.stacking(bench, "MEANCLIP", **options)().image, wanted.image)
     coadd = gpucoadd.coadd(warps, threads=1)
     assert_array_equal(calls["coadd"]().image, coadd.image)
     assert_array_equal(calls["find_artifacts"]().clipped, coadd.artifacts.clipped)
@@ -348,6 +340,23 @@ def test_pixels_that_do_not_fit_are_not_begun(monkeypatch):
         cupy.cuda.runtime.memGetInfo = lambda: (1 << 20, 1 << 34)
         with pytest.raises(ValueError, match=r"of device memory and 0\.0 GiB are free"):
             tiny(device="cuda", size=512)
+
+
+def test_what_is_needed_besides_counts(monkeypatch):
+    bench = bench_steps.Bench(np, size=100, n_epochs=10, seed=1, threads=1)
+    needed, _ = benchmarking.bytes_needed(bench, bench_steps.STEPS)
+    monkeypatch.setattr(benchmarking, "room", lambda xp: needed + 10)
+    benchmarking.check_room(bench, bench_steps.STEPS, more=(10, 11))
+    with pytest.raises(ValueError, match="of host memory"):
+        benchmarking.check_room(bench, bench_steps.STEPS, more=(11, 0))
+    bench.xp = object()
+    on_host, on_device = benchmarking.bytes_needed(bench, bench_steps.STEPS)
+    monkeypatch.setattr(benchmarking, "room", lambda xp: on_host + 10 if xp is np else on_device + 20)
+    benchmarking.check_room(bench, bench_steps.STEPS, more=(10, 20))
+    with pytest.raises(ValueError, match="of host memory"):
+        benchmarking.check_room(bench, bench_steps.STEPS, more=(11, 20))
+    with pytest.raises(ValueError, match="of device memory"):
+        benchmarking.check_room(bench, bench_steps.STEPS, more=(10, 21))
 
 
 # ------------------------------------------------------------------------------------------------ the command

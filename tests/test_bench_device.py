@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rehearsal
 
-from gpucoadd import bench_steps, primitives, timing
+from gpucoadd import bench_steps, benchmarking, primitives, timing
 from gpucoadd.planes import Flags
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -96,6 +96,29 @@ def test_a_group_that_fails_leaves_the_others(script, tmp_path, monkeypatch, cap
     assert "FAILED: statistics" in capsys.readouterr().err
 
 
+def test_pixels_that_do_not_fit_are_not_made(script, monkeypatch):
+    """Both stacks are in pinned memory too, 24 bytes a sample; on the device again, or the peers' temporaries."""
+    n_samples, n_pixels = 3 * 64 * 64, 64 * 64
+    on_host, on_device = 24 * n_samples + 100 * n_pixels, (32 + 24) * n_samples + 200 * n_pixels
+    monkeypatch.setattr(script, "make_pixels", None)
+    monkeypatch.setattr(script, "speeds", lambda run: 1 / 0)  # what comes next
+    words = ["--device", "cuda", "--size", "64", "--epochs", "3", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench_device.py", *words])
+    for short_host, short_device, error, message in (
+        (1, 0, ValueError, "of host memory"),
+        (0, 1, ValueError, "of device memory"),
+        (0, 0, ZeroDivisionError, "division by zero"),
+    ):
+        free = {True: on_host - short_host, False: on_device - short_device}
+        monkeypatch.setattr(benchmarking, "room", lambda xp, free=free: free[xp is np])
+        with rehearsal.device(), pytest.raises(error, match=message):
+            script.main()
+
+
+def test_pixels_and_peers_on_the_host(script, shared):
+    assert script.more_bytes(shared) == (16 * shared.bench.n_samples, 0)
+
+
 def test_unknown_group(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench_device.py", "--only", "search,lunch"])
     with pytest.raises(SystemExit):
@@ -163,7 +186,7 @@ def test_statistics_that_differ(script, step, change, message):
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning", "ignore:Mean of empty:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:Degrees of freedom:RuntimeWarning")
 def test_a_wrong_median(script, shared, monkeypatch):
-    right = script.gpucoadd.stack
+    right = bench_steps.stack
 
     def stack(*planes, **options):
         result = right(*planes, **options)
@@ -171,7 +194,7 @@ def test_a_wrong_median(script, shared, monkeypatch):
         return result
 
     script.statistics_of_stack(shared)
-    monkeypatch.setattr(script.gpucoadd, "stack", stack)
+    monkeypatch.setattr(bench_steps, "stack", stack)
     with pytest.raises(AssertionError, match="gpucoadd, median"):
         script.statistics_of_stack(shared)
 

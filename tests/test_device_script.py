@@ -30,17 +30,18 @@ def device():
 
 
 @pytest.fixture
-def session(device, tmp_path):
-    """A session that runs nothing by itself, with a document in `tmp_path`."""
-    args = argparse.Namespace(limit=60.0, dry_run=True, parts="", dry_tests=QUICK, wheels=None)
-    made = device.Session(args, tmp_path / "work")
+def run(device, tmp_path):
+    """A run that does nothing by itself, with a document in `tmp_path`."""
+    args = argparse.Namespace(limit=60.0, dry_run=True, parts="", dry_tests=QUICK, wheels=None, goldens=None)
+    made = device.Run(args, tmp_path / "work")
     made.path = tmp_path / "document.json"
     return made
 
 
 def environment(**more):
     """Of a call from outside: nothing of the run that this test may be part of."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("OUT", "GPUCOADD_COUNTS")}
+    ours = ("OUT", "GPUCOADD_COUNTS", "GPUCOADD_GOLDENS")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     return {**kept, "PYTHON": sys.executable, **more}
 
 
@@ -137,6 +138,7 @@ def test_no_device_no_document(tmp_path):
         (["--dry-run"], "a dry run needs OUT: benchmarks/results holds real runs only"),
         (["--dry-run", "{out}", "--parts", "tests,lunch"], "--parts: no part 'lunch'; there are tests, bench"),
         (["--dry-run", "{out}", "--limit", "0"], "--limit must be positive, got 0.0"),
+        (["--dry-run", "{out}", "--goldens", "{out}"], "must name a folder of reference files, got /"),
         (["--dry-run", "{out}", "--wheels", "{out}"], "--wheels: there is no *.whl in"),
     ],
 )
@@ -168,7 +170,7 @@ def test_sources_are_laid_out_as_installed(device, tmp_path):
     ]
 
 
-def test_a_part_that_hangs_is_ended_with_all_it_started(device, session, tmp_path):
+def test_a_part_that_hangs_is_ended_with_all_it_started(device, run, tmp_path):
     result, mark = tmp_path / "result.json", tmp_path / "alive"
     child = f"import time, pathlib\nwhile True: pathlib.Path({str(mark)!r}).touch(); time.sleep(0.1)"
     code = (
@@ -180,17 +182,17 @@ def test_a_part_that_hangs_is_ended_with_all_it_started(device, session, tmp_pat
     )
     taken = []
     began = time.monotonic()
-    code = session.run(device.Part("slow", [sys.executable, "-c", code], result, cap=3.0), taken.append)
+    code = run.perform(device.Part("slow", [sys.executable, "-c", code], result, cap=3.0), taken.append)
     assert code == 124 and time.monotonic() - began < 20
     assert taken[-1] == {"steps": 3}
-    document = json.loads(session.path.read_text())
+    document = json.loads(run.path.read_text())
     assert document["parts"]["slow"]["exit_code"] == 124 and document["parts"]["slow"]["output"] == ["half way"]
     mark.unlink(missing_ok=True)
     time.sleep(0.5)
     assert not mark.exists(), "what the part started is still there"
 
 
-def test_results_come_in_while_a_part_runs(device, session, tmp_path):
+def test_results_come_in_while_a_part_runs(device, run, tmp_path):
     result, seen = tmp_path / "result.json", tmp_path / "seen"
     code = (
         "import pathlib, time\n"
@@ -199,17 +201,17 @@ def test_results_come_in_while_a_part_runs(device, session, tmp_path):
     )
 
     def into(taken):
-        session.document["bench"] = taken
-        if session.path.is_file():
+        run.document["bench"] = taken
+        if run.path.is_file():
             seen.touch()
 
-    assert session.run(device.Part("bench", [sys.executable, "-c", code], result, cap=30.0), into) == 0
-    assert json.loads(session.path.read_text())["bench"] == {"steps": 1}
+    assert run.perform(device.Part("bench", [sys.executable, "-c", code], result, cap=30.0), into) == 0
+    assert json.loads(run.path.read_text())["bench"] == {"steps": 1}
 
 
-def test_a_part_has_a_share_of_the_time_that_is_left(device, session):
-    session.run(device.Part("quick", [sys.executable, "-c", ""], None, cap=1000.0, share=0.5), lambda taken: None)
-    assert 25 < session.document["parts"]["quick"]["limit"] <= 30
+def test_a_part_has_a_share_of_the_time_that_is_left(device, run):
+    run.perform(device.Part("quick", [sys.executable, "-c", ""], None, cap=1000.0, share=0.5), lambda taken: None)
+    assert 25 < run.document["parts"]["quick"]["limit"] <= 30
 
 
 def test_the_code_that_ran_is_named(device, tmp_path, monkeypatch):
@@ -230,22 +232,30 @@ def test_the_code_that_ran_is_named(device, tmp_path, monkeypatch):
     assert device.commit() == "unknown"
 
 
-def test_goldens_are_found(device, tmp_path, monkeypatch):
-    args = argparse.Namespace(limit=60.0, dry_run=False)
-    monkeypatch.delenv("GPUCOADD_GOLDENS", raising=False)
-    checkout = tmp_path / "checkout"
-    (checkout / "gpucoadd").mkdir(parents=True)
-    (checkout / "pyproject.toml").write_text('[project]\nname = "gpucoadd"\nversion = "1"\n')
-    monkeypatch.setattr(device, "CHECKOUT", checkout)
-    assert "GPUCOADD_GOLDENS" not in device.Session(args, tmp_path / "1").environment
-    for number, folder in enumerate((tmp_path / "shared/goldens", checkout / "shared/goldens"), 2):
-        folder.mkdir(parents=True)
-        assert device.Session(args, tmp_path / str(number)).environment["GPUCOADD_GOLDENS"] == str(folder)
-    monkeypatch.setenv("GPUCOADD_GOLDENS", str(tmp_path))
-    assert device.Session(args, tmp_path / "4").environment["GPUCOADD_GOLDENS"] == str(tmp_path)
+def test_goldens_are_those_that_are_named(device, tmp_path, monkeypatch):
+    named, other = tmp_path / "named", tmp_path / "other"
+    named.mkdir()
+    other.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for number, (words, variable, expected) in enumerate(
+        [
+            ([], None, None),
+            ([], "", None),
+            ([], "other", other),
+            (["--goldens", "named"], None, named),
+            (["--goldens", str(named)], "other", named),
+        ]
+    ):
+        monkeypatch.delenv("GPUCOADD_GOLDENS", raising=False)
+        if variable is not None:
+            monkeypatch.setenv("GPUCOADD_GOLDENS", variable)
+        monkeypatch.setattr(sys, "argv", ["device.py", *words])
+        made = device.Run(device.parsed(), tmp_path / str(number))
+        assert made.environment.get("GPUCOADD_GOLDENS") == (None if expected is None else str(expected))
+        assert made.document["goldens"] == (expected is not None)
 
 
-def test_wheels_are_unpacked_without_network(device, session, tmp_path):
+def test_wheels_are_unpacked_without_network(device, run, tmp_path):
     pytest.importorskip("pip")
     folder = tmp_path / "wheels"
     folder.mkdir()
@@ -258,11 +268,11 @@ def test_wheels_are_unpacked_without_network(device, session, tmp_path):
             "carried_along-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         wheel.writestr("carried_along-1.0.dist-info/RECORD", "")
-    assert device.install_wheels(session, str(folder)) == ""
-    found, trouble = session.ask("import json, carried_along; print(json.dumps({'value': carried_along.VALUE}))")
+    assert device.install_wheels(run, str(folder)) == ""
+    found, trouble = run.ask("import json, carried_along; print(json.dumps({'value': carried_along.VALUE}))")
     assert (found, trouble) == ({"value": 42}, "")
     (folder / "broken-1.0-py3-none-any.whl").write_text("no wheel")
-    assert "broken" in device.install_wheels(session, str(folder))
+    assert "broken" in device.install_wheels(run, str(folder))
 
 
 OUTCOMES = """

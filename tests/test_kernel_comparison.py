@@ -43,6 +43,7 @@ def check(image, variance, mask, template, scales, search):
                 unpacked = fallback.unpack(words, image.shape[2])
                 assert_array_equal(unpacked, plane, err_msg=name)
                 assert_array_equal(fallback.as_words(unpacked), words, err_msg=f"{name}: bits beyond the last column")
+        assert found.n_good.dtype == expected.n_good.dtype == np.int32
         assert_array_equal(found.n_good.get(), expected.n_good)
     return expected
 

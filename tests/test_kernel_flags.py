@@ -150,6 +150,17 @@ def test_indices_may_be_wide_integers(cupy):
     assert_array_equal(kernels().take_flags(words, cupy.asarray(np.array([33, 34])), 35).get(), [True, False])
 
 
+def test_too_many_pixels_are_refused(cupy):
+    """An index of 2**31 would come back as a negative one."""
+    words = cupy.broadcast_to(cupy.zeros((1, 1, 1), dtype=cupy.uint32), (2, 32768, 1024))
+    pixels = cupy.asarray(np.array([2**31]))
+    message = r"planes \(2, 32768, 32768\) .* more than 2147483647 pixels.*pass fewer epochs"
+    with pytest.raises(ValueError, match=message):
+        kernels().paint(pixels, (2, 32768, 32768))
+    with pytest.raises(ValueError, match=message):
+        kernels().take_flags(words, pixels, 32768)
+
+
 def test_nothing_at_all(cupy):
     words = kernels().pack(cupy.zeros((0, 3, 5), dtype=bool))
     assert words.shape == (0, 3, 1)

@@ -10,6 +10,8 @@ import pytest
 import standin
 from numpy.testing import assert_array_equal
 
+from gpucoadd.fallback import footprints as twin
+
 pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
 SIZES = [0, 1, 2, 15, 16, 17, 31, 32, 33, 500, 2048, 2100, 5000]  # a thread takes 16 pixels, a block 2048
@@ -52,6 +54,8 @@ def test_counts_and_sums(cupy, m, n, mixed):
     flagged = kernels().count_by_label(labels_there, n, flags_there)
     sums = kernels().sum_by_label(labels_there, n, values_there)
     assert standin.host_reads == 0
+    twins = twin.count_by_label(labels, n), twin.count_by_label(labels, n, flags), twin.sum_by_label(labels, n, values)
+    assert [array.dtype for array in (counts, flagged, sums)] == [array.dtype for array in twins]
     assert (counts.dtype, flagged.dtype, sums.dtype) == (np.int32, np.int32, np.int64)
     assert_array_equal(counts.get(), np.bincount(labels, minlength=n + 1))
     assert_array_equal(flagged.get(), np.bincount(labels[flags], minlength=n + 1))
@@ -86,7 +90,7 @@ def test_same_under(cupy, m, n, mixed):
     labels_there, under_there = cupy.asarray(labels), cupy.asarray(under)
     found = kernels().same_under(labels_there, n, under_there)
     assert standin.host_reads == 0
-    assert found.dtype == np.int32
+    assert found.dtype == twin.same_under(labels, n, under).dtype == np.int32
     assert_array_equal(found.get(), same_under(labels, n, under))
     assert_array_equal(labels_there.get(), labels)
     assert_array_equal(under_there.get(), under)

@@ -93,8 +93,3 @@ def test_views_and_nothing(cupy):
         growing.grow(words[::2], 50, [2, 3], False).get(), as_words(twin(planes[::2], 50, [2, 3], False))
     )
     assert growing.grow(words[:0], 50, [], True).shape == (0, 6, 2)
-
-
-def test_a_radius_for_each_epoch(cupy):
-    with pytest.raises(ValueError, match="radii must be 3 whole numbers, one per epoch; got 2"):
-        grow(cupy, np.zeros((3, 2, 2), bool), [1, 1], True)

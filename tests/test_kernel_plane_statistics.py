@@ -11,7 +11,7 @@ import pytest
 import standin
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gpucoadd.fallback import clipping
+from gpucoadd.fallback import clipping, plane_statistics
 
 pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
@@ -122,12 +122,14 @@ def test_which_planes_are_nan(cupy):
     device = cupy.asarray(planes)
     found = kernels().all_nan(device)
     assert standin.host_reads == 0
-    assert found.dtype == np.int32
-    assert_array_equal(found.get(), [1, 0, 0, 0, 1, 0])
+    expected = plane_statistics.all_nan(planes)
+    assert found.dtype == expected.dtype == bool
+    assert_array_equal(expected, [True, False, False, False, True, False])
+    assert_array_equal(found.get(), expected)
     assert_array_equal(device.get(), planes)
     with hostcuda.shuffled(3):
-        assert_array_equal(kernels().all_nan(device[:2, :3, :5]).get(), [1, 1])
-        assert_array_equal(kernels().all_nan(device[1:3, -3:]).get(), [0, 1])
+        assert_array_equal(kernels().all_nan(device[:2, :3, :5]).get(), [True, True])
+        assert_array_equal(kernels().all_nan(device[1:3, -3:]).get(), [False, True])
 
 
 # ------------------------------------------------------------------------------------------------ quantiles
@@ -165,12 +167,6 @@ def test_quantiles_are_numpys(cupy):
     plane = draw("gaussian", 90_000).reshape(1, -1)
     found, _ = kernels().quantiles(cupy.asarray(plane), QUARTILES)
     assert_allclose(found.get()[0], np.quantile(plane.astype(float), QUARTILES), rtol=1e-15)
-
-
-@pytest.mark.parametrize("fractions", [(), (0.1, 0.2, 0.3, 0.4), (-0.1,), (1.1,), (math.nan,)])
-def test_fractions_that_cannot_be(cupy, fractions):
-    with pytest.raises(ValueError, match="fractions must be one to three numbers from 0 to 1, got"):
-        kernels().quantiles(cupy.asarray(np.ones((1, 3), np.float32)), fractions)
 
 
 # ------------------------------------------------------------------------------------------------ clipped
@@ -253,11 +249,6 @@ def test_clipped_means_of_planes(cupy, k):
         for plane, mask in zip(planes, masks)
     ]
     assert_allclose(found.get(), expected, rtol=1e-12)
-
-
-def test_a_clip_needs_a_round(cupy):
-    with pytest.raises(ValueError, match="iterations must be 1 or more, got 0"):
-        kernels().clipped_statistics(cupy.asarray(np.ones((1, 3), np.float32)), sigma=3.0, iterations=0)
 
 
 # ------------------------------------------------------------------------------------------------ repeats

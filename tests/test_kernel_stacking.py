@@ -11,6 +11,7 @@ import standin
 from numpy.testing import assert_array_equal
 
 from gpucoadd import fallback
+from gpucoadd.planes import n_words
 
 pytestmark = pytest.mark.skipif(not standin.available(), reason=hostcuda.REASON)
 
@@ -77,10 +78,10 @@ def test_bands_of_rows(rows, columns):
     mask, planes, words = some((4, 7, 70), 3)
     cut = [(flags[:, rows, : 70 if columns == slice(None) else 55], keep, add) for flags, keep, add in planes]
     expected = by_pixel(mask[:, rows, columns], cut, REJECT, REMOVED, False)
-    n_words = -(-expected[0].shape[2] // 32)
+    length = n_words(expected[0].shape[2])
     with standin.device() as cupy:
         there = cupy.asarray(mask)[:, rows, columns]
-        edits = [(cupy.asarray(w)[:, rows, :n_words], keep, add) for w, keep, add in words]
+        edits = [(cupy.asarray(w)[:, rows, :length], keep, add) for w, keep, add in words]
         edits[1] = (edits[1][0].copy(), *edits[1][1:])  # its epochs lie closer to each other
         for wanted, cuda in zip(expected, launch(there, edits, REJECT, REMOVED, False), strict=True):
             assert_array_equal(cuda, wanted)

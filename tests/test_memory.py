@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from pathlib import Path
 
 import hostcuda
 import numpy as np
@@ -15,7 +16,7 @@ from scenes import flat_stack
 from test_fits import SHAPE, write_afw
 
 import gpucoadd
-from gpucoadd import backend, memory
+from gpucoadd import backend, memory, residence
 from gpucoadd.fits import read_warps
 from gpucoadd.images import ArraySource
 from gpucoadd.reading import read_epochs, read_groups
@@ -181,6 +182,26 @@ def test_groups_read_ahead_are_halved(cupy, tmp_path, caplog):
 # ------------------------------------------------------------------------------------------------ how much at once
 
 
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the system does not tell how much memory is free")
+def test_room_on_the_host():
+    assert 0 < memory.room(np) < 1 << 50
+
+
+def test_room_where_nobody_tells(monkeypatch):
+    def refused(*args, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(memory, "open", refused, raising=False)
+    assert memory.room(np) == 1 << 62
+
+
+def test_room_on_a_device(cupy, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: {0: 1000, 1: 5000}[device])
+    with backend.using(1):
+        assert memory.room(cupy) == 5000
+    assert memory.room(cupy) == 1000
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -246,7 +267,7 @@ def test_a_stack_that_fits_is_read_once(cupy, tmp_path, monkeypatch, caplog):
     warps = read_warps(write_stack(tmp_path / "a", 5), psf_matched=write_stack(tmp_path / "b", 4), device="cuda:1")
     told = []
     work = Work(bound_for(5, 9), 2, lambda *step: told.append(step))
-    with memory.bounded(warps, work) as (direct, matched, _):
+    with residence.bounded(warps, work) as (direct, matched, _):
         for kept, stack in (matched, warps.psf_matched), (direct, warps):
             assert isinstance(kept.source, ArraySource) and memory.stack_device(kept) == 1
             assert kept.epochs == stack.epochs and kept.inputs == stack.inputs
@@ -268,7 +289,7 @@ def test_what_does_not_fit_is_read_again(cupy, tmp_path, monkeypatch, epochs):
     folder = write_stack(tmp_path / "a", 5)
     warps, host = (read_warps(folder, device=device) for device in ("cuda", "cpu"))
     reads = counted(monkeypatch)
-    with memory.bounded(warps, Work(bound_for(5, 2), 2)) as (kept, matched, _):
+    with residence.bounded(warps, Work(bound_for(5, 2), 2)) as (kept, matched, _):
         kept.source.read(0, slice(0, 1))
         assert matched is kept and sorted(reads) == [0, 1]
         reads.clear()
@@ -284,7 +305,7 @@ def test_what_does_not_fit_is_read_again(cupy, tmp_path, monkeypatch, epochs):
 
 def test_nothing_stays_under_the_least_bound(cupy, tmp_path, caplog):
     warps = read_warps(write_stack(tmp_path / "a", 3), device="cuda")
-    with memory.bounded(warps, Work(1, 1)) as (kept, _, work):
+    with residence.bounded(warps, Work(1, 1)) as (kept, _, work):
         assert not kept.source.in_memory and work.memory > 1
     assert len(warnings_in(caplog)) == 1 and "is less than the" in warnings_in(caplog)[0]
 
@@ -294,7 +315,7 @@ def test_fewer_stay_on_a_device_that_is_full(cupy, tmp_path, caplog):
     folder = write_stack(tmp_path / "a", 6)
     warps, host = (read_warps(folder, device=device) for device in ("cuda", "cpu"))
     cupy.get_default_memory_pool().set_limit(2 * EPOCH // 3)
-    with memory.bounded(warps, Work(bound_for(6, 6), 1)) as (kept, _, _):
+    with residence.bounded(warps, Work(bound_for(6, 6), 1)) as (kept, _, _):
         assert warnings_in(caplog) == [
             "the device is out of memory with 6 epochs at a time; going on with 3",
             "the device is out of memory with 3 epochs at a time; going on with 1",
@@ -309,7 +330,7 @@ def test_damaged_files_are_named_when_they_are_kept(cupy, tmp_path):
     path = tmp_path / "a" / "1.fits"
     path.write_bytes(path.read_bytes()[:-8000])
     with pytest.raises(ValueError, match=r"1\.fits is truncated"):
-        with memory.bounded(warps, Work(1 << 30, 2)) as (kept, _, _):
+        with residence.bounded(warps, Work(1 << 30, 2)) as (kept, _, _):
             read_epochs(kept, [0], slice(0, 40))
 
 
@@ -317,7 +338,8 @@ def test_what_nobody_asked_for_is_given_up(cupy, tmp_path, monkeypatch):
     """A step that fails leaves no thread and no copy behind."""
     warps = read_warps(write_stack(tmp_path / "a", 4), device="cuda")
     before = threading.active_count()
-    with pytest.raises(RuntimeError, match="a step"), memory.bounded(warps, Work(1 << 30, 2)) as (kept, _, _):
+    with pytest.raises(RuntimeError, match="a step"), residence.bounded(warps, Work(1 << 30, 2)) as (kept, _, _):
+        assert memory.stack_device(kept) == 0 and len(kept.source._transfers) == 4, "it waited"
         raise RuntimeError("a step")
     assert threading.active_count() == before and not kept.source._transfers
     assert warps.source._uploader.stream.done
@@ -329,7 +351,7 @@ def test_damaged_files_are_named_when_they_are_read_again(cupy, tmp_path):
     path = tmp_path / "a" / "1.fits"
     path.write_bytes(path.read_bytes()[:-8000])
     with pytest.raises(ValueError, match=r"1\.fits is truncated"):
-        with memory.bounded(warps, Work(bound_for(3, 1), 2)) as (kept, _, _):
+        with residence.bounded(warps, Work(bound_for(3, 1), 2)) as (kept, _, _):
             read_epochs(kept, [0, 1], slice(0, 40))
 
 
@@ -347,7 +369,7 @@ def test_a_damaged_file_leaves_no_copy_behind(cupy, tmp_path, monkeypatch):
         assert epoch != 3 or given_up.wait(10)
         return raw(self, epoch, rows)
 
-    with memory.bounded(warps, Work(bound_for(4, 1), 2)) as (kept, _, _):
+    with residence.bounded(warps, Work(bound_for(4, 1), 2)) as (kept, _, _):
         kept.source.read(0, slice(0, 40))  # it has arrived
         monkeypatch.setattr(Transfer, "abandon", told)
         monkeypatch.setattr(FitsSource, "raw", late)

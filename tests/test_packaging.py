@@ -56,10 +56,8 @@ def test_twins_have_the_same_functions():
     twins = {name: thing for name in public_names(fallback) if inspect.isfunction(thing := getattr(fallback, name))}
     assert functions.keys() == twins.keys()
     for name, function in functions.items():
-        ours, theirs = (
-            [(p.name, p.kind) for p in inspect.signature(f).parameters.values()] for f in (function, twins[name])
-        )
-        assert ours == theirs, name
+        ours, theirs = (inspect.signature(twin).parameters.values() for twin in (function, twins[name]))
+        assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs], name
 
 
 def test_cuda_is_in_cuda_files():

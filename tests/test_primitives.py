@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 
 from gpucoadd import primitives
 from gpucoadd.backend import to_host
+from gpucoadd.fallback import Search
 from gpucoadd.fallback.network import exchanges
 from gpucoadd.planes import Flags
 
@@ -63,11 +64,46 @@ def test_disc_sizes(xp, radius, n_pixels):
     assert int(primitives.grow(Flags.of(plane[None]), [radius]).planes().sum()) == n_pixels
 
 
-def test_grow_refuses_a_negative_radius():
+def test_grow_refuses_radii_that_cannot_be(xp):
     with pytest.raises(ValueError, match=r"radii must be 1 whole numbers, one per epoch, each 0 or more; got \[-1\]"):
-        primitives.grow(Flags.of(np.zeros((1, 3, 3), bool)), [-1])
+        primitives.grow(Flags.of(xp.zeros((1, 3, 3), dtype=bool)), [-1])
     with pytest.raises(ValueError, match=r"radii must be 2 whole numbers.*got \[1\]"):
-        primitives.grow(Flags.of(np.zeros((2, 3, 3), bool)), [1])
+        primitives.grow(Flags.of(xp.zeros((2, 3, 3), dtype=bool)), [1])
+
+
+def test_nothing_grows_by_nothing(xp):
+    assert primitives.grow(Flags.of(xp.zeros((0, 3, 5), dtype=bool)), []).shape == (0, 3, 5)
+
+
+@pytest.mark.parametrize("fractions", [(), (0.1, 0.2, 0.3, 0.4), (-0.1,), (1.1,), (np.nan,)])
+def test_fractions_that_cannot_be(xp, fractions):
+    with pytest.raises(ValueError, match=r"fractions must be one to three numbers from 0 to 1, got .*; ask in parts"):
+        primitives.quantiles(xp.ones((1, 3), dtype=np.float32), fractions)
+
+
+@pytest.mark.parametrize("iterations", [0, -1])
+def test_a_clip_needs_a_round(xp, iterations):
+    planes, masks = xp.ones((2, 3, 4), dtype=np.float32), xp.zeros((2, 3, 4), dtype=np.int32)
+    clip = {"sigma": 3.0, "iterations": iterations}
+    message = f"iterations must be 1 or more, got {iterations}; ask for at least one round"
+    with pytest.raises(ValueError, match=message):
+        primitives.clipped_statistics(planes.reshape(2, 12), **clip)
+    with pytest.raises(ValueError, match=message):
+        primitives.clipped_means(planes, masks, 0, **clip)
+    with pytest.raises(ValueError, match=message):
+        primitives.cell_means(planes, masks, 0, y_edges=np.array([0, 3]), x_edges=np.array([0, 4]), **clip)
+
+
+def test_dtypes_do_not_depend_on_the_array_module(xp):
+    """What the docstrings say, where no other test looks."""
+    planes, labels = xp.ones((2, 3, 4), dtype=np.float32), xp.asarray(np.int32([1, 1, 2]))
+    assert primitives.all_nan(planes).dtype == bool
+    assert primitives.count_by_label(labels, 2).dtype == np.int32
+    assert primitives.count_by_label(labels, 2, labels > 1).dtype == np.int32
+    for n in (1, 2):
+        search = Search((5.0,) * n, True)
+        mask = xp.zeros((n, 3, 4), dtype=np.int32)
+        assert primitives.compare(planes[:n], planes[:n], mask, None, [1.0] * n, search).n_good.dtype == np.int32
 
 
 def test_epochs_are_labelled_apart_and_numbered_through(xp):

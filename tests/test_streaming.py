@@ -12,6 +12,7 @@ import gpucoadd
 from gpucoadd.backend import to_host
 from gpucoadd.fits import read_warps
 from gpucoadd.memory import stack_device
+from gpucoadd.psf import FWHM_PER_SIGMA
 from gpucoadd.reading import read_groups
 from gpucoadd.simulate import simulate_night
 
@@ -63,7 +64,7 @@ def test_a_coadd_from_files(device, tmp_path, night, memory):
     """Whether all epochs stay on the device, or none and every step reads them again."""
     warps, expected = night
     folders = [write_stack(tmp_path / name, stack) for name, stack in (("a", warps), ("b", warps.psf_matched))]
-    sigma = warps.psf_matched.psf_sigma * 2.3548200450309493
+    sigma = warps.psf_matched.psf_sigma * FWHM_PER_SIGMA
     there = read_warps(folders[0], psf_matched=folders[1], device="cuda", psf_fwhm=sigma)
     found = gpucoadd.coadd(there, memory=memory, threads=2)
     assert isinstance(found.image, device.ndarray)

@@ -300,6 +300,12 @@ def arrays_of(copy):
     return [cell.cell_contents for cell in copy.__closure__ if isinstance(cell.cell_contents, np.ndarray)]
 
 
+def test_pinned_memory_is_what_was_asked_for(cupy):
+    plane = upload.pinned((3, 5), np.int32)
+    assert plane.shape == (3, 5) and plane.dtype == np.int32 and plane.flags.writeable
+    assert upload.pinned(7, np.float32).shape == (7,)
+
+
 def test_reading_does_not_wait_for_the_device(cupy, tmp_path):
     source = read_warps(write_afw(tmp_path / "a.fits"), device="cuda").source
     source.read(0, WHOLE)
