@@ -26,6 +26,7 @@ from .workers import Work
 logger = logging.getLogger(__name__)
 
 _BYTES_PER_PIXEL = 12  # image, variance, mask
+_ARRIVING_BYTES_PER_PIXEL = 14  # and the mask as it is sent to a device
 _FIXED_BYTES_PER_PIXEL = 150  # the results, and one epoch with what is made of it while it is searched
 _FIXED_BYTES_PER_SAMPLE = 0.7  # flags of every epoch, and its footprints where a few per cent of the pixels are in one
 
@@ -57,7 +58,8 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
     if warps.source.in_memory and matched.source.in_memory:
         yield warps, matched, work
         return
-    room = work.memory // 2 // (_BYTES_PER_PIXEL * n_rows * n_columns)
+    bytes_per_pixel = _BYTES_PER_PIXEL if stack_device(matched) is None else _ARRIVING_BYTES_PER_PIXEL
+    room = work.memory // 2 // (bytes_per_pixel * n_rows * n_columns)
     matched_room = min(room, matched.shape[0])
     with ExitStack() as arrivals:
         kept_matched = _keep(matched, matched_room, work, arrivals)

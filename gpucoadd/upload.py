@@ -43,11 +43,19 @@ def pinned(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class _Staging:
-    """Pinned memory, and the event after the last copy from it."""
+    """
+    Pinned memory, and the event after the last copy from it.
+
+    Why it waits when it goes: CuPy gives memory that nobody holds to the next who asks, and a copy may still read it.
+    """
 
     def __init__(self) -> None:
-        self.memory = pinned(_STAGING_BYTES, np.uint8)
         self.copied = device_module().cuda.Event(block=True, disable_timing=True)  # a thread that waits for it sleeps
+        self.memory = pinned(_STAGING_BYTES, np.uint8)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter, or CUDA, may be on its way out
+            self.copied.synchronize()
 
 
 class Uploader:

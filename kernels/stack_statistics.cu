@@ -173,8 +173,8 @@ __device__ inline Moments moments(const Planes& planes, const Samples& samples, 
 }
 
 // The linear quantile at QUARTER / 4 lies between the samples of this rank and the next. The same as `rank_below` and
-// `linear_quantile` of common.cuh, for at least one sample: their answer for none would cost ten registers more, which
-// the largest sort does not have.
+// `linear_quantile` of common.cuh, for at least one sample: their answer for none would cost some ten registers,
+// which the largest sort does not have.
 template <int QUARTER> __device__ inline int rank_below(int count) { return (int)(QUARTER * 0.25 * (count - 1)); }
 
 template <int QUARTER> __device__ inline double between(float low, float high, int count) {

@@ -28,7 +28,7 @@ def test_agrees_with_lsst(path, xp):
         return
     warps = goldens.warp_stack(golden, xp.asarray)
     if golden.meta.get("expected_error"):
-        with pytest.raises(gpucoadd.NoWorkFound, match="none of the .* epochs can be used"):
+        with pytest.raises(gpucoadd.NoWorkFound, match=r"none of the .* epochs can be used"):
             goldens.run(golden, warps)
     else:
         goldens.check_coadd(goldens.run(golden, warps), golden)

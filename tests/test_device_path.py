@@ -98,7 +98,7 @@ def test_coadd_without_some_twins(cupy):
 
 def test_nothing_to_coadd(cupy):
     golden = goldens.load(goldens.DATA / "empty_all_nan.npz")
-    with pytest.raises(gpucoadd.NoWorkFound, match="none of the .* epochs can be used .*is NaN everywhere"):
+    with pytest.raises(gpucoadd.NoWorkFound, match=r"none of the .* epochs can be used .*is NaN everywhere"):
         goldens.run(golden, goldens.warp_stack(golden, cupy.asarray))
 
 

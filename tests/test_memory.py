@@ -249,9 +249,9 @@ def write_stack(folder, n_epochs):
 
 
 def bound_for(n_epochs, n_kept):
-    """The bound under which so many epochs stay."""
+    """The bound under which so many epochs stay: 14 bytes a sample while they arrive."""
     least = int(SHAPE[0] * SHAPE[1] * (150 + 0.7 * n_epochs))
-    return least + 2 * EPOCH * n_kept
+    return least + 2 * 14 * SHAPE[0] * SHAPE[1] * n_kept
 
 
 def counted(monkeypatch):

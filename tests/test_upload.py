@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -417,3 +418,15 @@ def test_a_stack_in_host_memory_goes_to_a_device():
         assert_array_equal(there.source.read(1, slice(3, 9))[0].get(), warps.image[1, 3:9])
         with pytest.raises(ValueError, match="rows must be a slice of step 1"):
             there.source.read(0, slice(0, 4, 2))
+
+
+def test_pinned_memory_waits_for_its_copies(cupy):
+    """It may have another owner as soon as nobody holds it."""
+    uploader = upload.Uploader(0)
+    target = cupy.empty(600, dtype=cupy.float32)
+    uploader.send(lambda start, part: part.fill(start), target)
+    stream = uploader.stream
+    assert not stream.done
+    del uploader
+    gc.collect()
+    assert stream.done
