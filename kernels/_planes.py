@@ -8,14 +8,14 @@ from typing import Any
 import cupy
 import numpy as np
 
-_MOST_PIXELS = 2**31 - 1
+MOST_PIXELS = 2**31 - 1
 
 
 def check_size(shape: tuple[int, ...]) -> None:
     """ValueError for (epoch, y, x) planes whose pixels cannot be numbered in int32."""
-    if math.prod(shape) > _MOST_PIXELS:
+    if math.prod(shape) > MOST_PIXELS:
         raise ValueError(
-            f"planes {shape} (epoch, y, x) have more than {_MOST_PIXELS} pixels, whose numbers do not fit int32; "
+            f"planes {shape} (epoch, y, x) have more than {MOST_PIXELS} pixels, whose numbers do not fit int32; "
             "pass fewer epochs at once"
         )
 

@@ -9,8 +9,9 @@
 // Rows: a warp owns a word; its lanes look at one pixel each and vote.
 extern "C" __global__ void flag_bad_in_rows(const int* __restrict__ mask, word* __restrict__ flags, int bits,
                                             int n_rows, int n_columns, int n_words) {
-    int64 number = thread_number() / 32, row = number / n_words;
-    int x = (int)(number % n_words) * 32 + (int)(threadIdx.x % 32);
+    int number = (int)(thread_number() / 32);
+    int64 row = number / n_words;
+    int x = number % n_words * 32 + (int)(threadIdx.x % 32);
     bool bad = row < n_rows && x < n_columns && (mask[row * n_columns + x] & bits) != 0;
     word votes = __ballot_sync(0xffffffffu, bad); // no return before it: all 32 lanes must get here
     if (row < n_rows && threadIdx.x % 32 == 0) flags[number] = votes;
@@ -21,7 +22,7 @@ extern "C" __global__ void flag_bad_in_columns(const int* __restrict__ mask, wor
                                                int n_rows, int n_columns, int n_words) {
     int64 number = thread_number();
     if (number >= (int64)n_words * n_columns) return;
-    int first = (int)(number / n_columns) * 32, x = (int)(number % n_columns);
+    int first = (int)number / n_columns * 32, x = (int)number % n_columns;
     word bad = 0;
     for (int i = 0; i < 32 && first + i < n_rows; ++i)
         if (mask[(int64)(first + i) * n_columns + x] & bits) bad |= 1u << i;

@@ -13,8 +13,8 @@ extern "C" __global__ void pack_flags(const bool* __restrict__ planes, word* __r
     int lane = (int)(thread % COLUMNS_PER_WORD);
     bool flag = false; // no return before the vote: all 32 lanes must reach it
     if (number < n) {
-        int64 row = number / n_words;
-        int column = (int)(number % n_words) * COLUMNS_PER_WORD + lane;
+        int64 row = (int)number / n_words;
+        int column = (int)number % n_words * COLUMNS_PER_WORD + lane;
         flag = column < n_columns && planes[row * n_columns + column];
     }
     word votes = __ballot_sync(0xffffffffu, flag);

@@ -13,9 +13,10 @@ import cupy
 import numpy as np
 
 from gpucoadd.planes import n_words
+from gpucoadd.workers import cut
 
 from ._compile import blocks, kernel
-from ._planes import check_size
+from ._planes import MOST_PIXELS, check_size
 
 _FILE = "flags.cu"
 _BLOCK = 256
@@ -43,11 +44,13 @@ def unpack(words: Any, n_columns: int) -> Any:
     """
     (epoch, y, x) bool planes of packed words.
 
-    Moves 1 byte per pixel, and its eighth.
+    One launch, or more for 2**31 pixels or more. Moves 1 byte per pixel, and its eighth.
     """
     words = cupy.ascontiguousarray(words)
     planes = cupy.empty((*words.shape[:2], n_columns), dtype=bool)
-    _launch("unpack_flags", planes.size, words, planes, *map(np.int32, (n_columns, words.shape[2], planes.size)))
+    for epochs in cut(words.shape[0], max(1, MOST_PIXELS // max(1, words.shape[1] * n_columns))):
+        part, out = words[epochs], planes[epochs]
+        _launch("unpack_flags", out.size, part, out, *map(np.int32, (n_columns, part.shape[2], out.size)))
     return planes
 
 

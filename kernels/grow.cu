@@ -8,7 +8,7 @@ extern "C" __global__ void mark_planes(const word* __restrict__ words, unsigned 
                                        int n) {
     int64 number = thread_number();
     if (number >= n || words[number] == 0) return;
-    unsigned int* mark = &present[number / words_per_plane];
+    unsigned int* mark = &present[(int)number / words_per_plane];
     if (*mark == 0) atomicOr(mark, 1u);
 }
 

@@ -26,7 +26,9 @@ extern "C" __global__ void take_samples(const float* __restrict__ planes, const 
 extern "C" __global__ void find_all_nan(const float* __restrict__ planes, int n, bool* flags) {
     const float* plane = planes + (int64)blockIdx.y * n;
     volatile bool* flag = flags + blockIdx.y; // another block may change it
-    for (int64 i = thread_number(); i < n && *flag; i += (int64)gridDim.x * blockDim.x) {
+    const int64 piece = (n + (int64)gridDim.x - 1) / gridDim.x; // of each block its own: a border may be NaN for long
+    const int64 start = blockIdx.x * piece;
+    for (int64 i = start + threadIdx.x; i < n && i < start + piece && *flag; i += blockDim.x) {
         if (plane[i] == plane[i]) *flag = false; // whoever writes, writes the same
     }
 }

@@ -15,6 +15,7 @@ from ._compile import MOST_BLOCKS, Defines, blocks, check_blocks, kernel
 
 _FILE = "windows.cu"
 _BLOCK = 256
+_WARP, _MANY, _ROWS = 32, 64, 8  # of more windows than _MANY, a thread has _ROWS pixels
 _FULL = 2048  # blocks that keep a device busy
 _PIECE = 4096  # pixels, at least, that a block of threads adds up
 _TYPES = {"float32": "float", "float64": "double"}
@@ -204,5 +205,7 @@ def _launch(name: str, n: int, size: Shape, arrays: dict[str, Any]) -> Any:
     """A kernel whose threads own the columns of n results of a size."""
     check_blocks(n, "windows")
     function = kernel(_FILE, name, _macros(arrays))
-    grid = blocks(size[1], _BLOCK), min(size[0], MOST_BLOCKS), n
-    return lambda *args: function(grid, (_BLOCK,), args)
+    block = min(_BLOCK, -(-size[1] // _WARP) * _WARP)  # cells are narrow
+    rows = size[0] if n <= _MANY else -(-size[0] // _ROWS)  # and many: enough to keep a device busy
+    grid = blocks(size[1], block), min(rows, MOST_BLOCKS), n
+    return lambda *args: function(grid, (block,), args)

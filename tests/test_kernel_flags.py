@@ -170,3 +170,11 @@ def test_nothing_at_all(cupy):
     kernels().add_flags(words, out)
     assert_array_equal(out.get(), np.ones((3, 5)))
     assert kernels().take_flags(words, cupy.zeros(0, dtype=cupy.int32), 5).shape == (0,)
+
+
+@pytest.mark.parametrize("most", [1, 96, 200, 10**6])
+def test_more_pixels_than_int32_numbers_are_unpacked_in_parts(cupy, monkeypatch, most):
+    module = importlib.import_module("gpucoadd.kernels.flags")
+    monkeypatch.setattr(module, "MOST_PIXELS", most)
+    planes = np.random.default_rng(2).random((5, 3, 33)) < 0.4
+    assert_array_equal(module.unpack(cupy.asarray(twin.as_words(planes)), 33).get(), planes)
