@@ -25,7 +25,7 @@ class Search(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What `compare` found. All but `n_good` are the data of `Flags`, (epoch, y, x)."""
+    """What `compare` found. All but `n_good` are (epoch, y, x): `Flags`, or from the twins themselves their data."""
 
     positive: Any
     negative: Any

@@ -92,6 +92,11 @@ def twin(array: Array) -> ModuleType:
     return importlib.import_module(name)
 
 
+def launchers(name: str) -> ModuleType:
+    """`gpucoadd.kernels.name`, whose functions have no NumPy twin: for code that is on a device already."""
+    return importlib.import_module(f"gpucoadd.kernels.{name}")
+
+
 def ndimage(xp: ModuleType) -> ModuleType:
     """`scipy.ndimage`, or `cupyx.scipy.ndimage`."""
     return importlib.import_module("scipy.ndimage" if is_host(xp) else "cupyx.scipy.ndimage")

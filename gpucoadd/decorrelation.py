@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backend import Array, array_module, is_host, using
+from .backend import Array, array_module, is_host, launchers, using
 from .cells import CellGrid
 from .decorrelation_cells import DecorrelatedCells, correct_cells
 from .decorrelation_config import IGNORED_PLANES, DecorrelationConfig
@@ -30,7 +30,7 @@ from .images import MaskedImage, check_dtype, check_schema
 from .masks import MaskSchema
 from .matching import SpatialKernel
 from .mosaic import CompositePsf
-from .spectra import Correction, launchers
+from .spectra import Correction
 from .workers import check_threads
 
 
@@ -362,7 +362,7 @@ def decorrelate(
 def _correct(inputs: Inputs, position: tuple[float, float] | None, psf_fwhm: float | None) -> dict[str, Any]:
     """The fields of `Decorrelated` that differ between a whole image and cells."""
     if not is_host(array_module(inputs.difference.image)):
-        launchers(inputs.difference.image, "plans").keep_plans()
+        launchers("plans").keep_plans()
     if inputs.config.cells is None:
         return correct_whole(inputs, middle(inputs.difference) if position is None else position)
     if position is not None:

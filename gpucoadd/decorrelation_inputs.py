@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import primitives
-from .backend import Array, array_module, is_host, to_host
+from .backend import Array, array_module, is_host, launchers, to_host
 from .decorrelation_config import IGNORED_PLANES, DecorrelationConfig
 from .filtering import Windows
 from .images import MaskedImage
 from .masks import MaskSchema
 from .matching import SpatialKernel, check_stamp
 from .psf import FWHM_PER_SIGMA, adaptive_moments
-from .spectra import check_preconvolution, fft_shape, launchers
+from .spectra import check_preconvolution, fft_shape
 from .workers import in_order
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def clipped_variance(variance: Windows, mask: Windows, bits: int) -> Array:
 def _clipped_on_device(windows: Sequence[tuple[Windows, Windows, int]]) -> Array:
     """`clipped_variance` of several planes with one search for quartiles, one after the other in what is given back."""
     first = windows[0][0]
-    xp, kernels = array_module(first.plane), launchers(first.plane, "windows")
+    xp, kernels = array_module(first.plane), launchers("windows")
     n, n_samples = len(first), math.prod(first.size)
     samples = xp.empty((len(windows) * n, n_samples), xp.float32)
     for number, (variance, mask, bits) in enumerate(windows):
@@ -348,7 +348,7 @@ def _n_negative(sides: Sequence[Side]) -> list[int]:
         ]
     counts = xp.zeros(len(sides), xp.uint64)
     for number, plane in enumerate(planes):
-        launchers(counts, "windows").count_negative(*plane, counts[number : number + 1])
+        launchers("windows").count_negative(*plane, counts[number : number + 1])
     return to_host(counts).tolist()
 
 

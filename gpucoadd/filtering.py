@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, fft, is_host
-from .spectra import Correction, launchers
+from .backend import Array, array_module, fft, is_host, launchers
+from .spectra import Correction
 from .workers import cut, in_order
 
 # Of spectrum per block: half of a core's second-level cache.
@@ -131,7 +131,7 @@ def apply(
 
 def _on_device(windows: Windows, correction: Correction, parts: np.ndarray, *, dtype: Any, precision: str) -> Filtered:
     xp = array_module(windows.plane)
-    device, ffts = launchers(windows.plane, "windows"), fft(xp)
+    device, ffts = launchers("windows"), fft(xp)
     place = windows.plane, windows.corners
     ny, nx = correction.shape
     means = device.finite_means(*place, windows.size)
@@ -271,7 +271,7 @@ def convolve_variance(
     product = ffts.rfft2(kernels, axes=(-2, -1))
     del kernels
     if not is_host(xp):
-        place, device = (windows.plane, windows.corners), launchers(windows.plane, "windows")
+        place, device = (windows.plane, windows.corners), launchers("windows")
         filled = device.pad_windows(*place, windows.size, means, shape, xp.float64)
         product *= ffts.rfft2(filled, axes=(-2, -1))
         del filled
@@ -311,7 +311,7 @@ def weighted_sum(
     if not is_host(xp):
         if divisors is not None:
             divisors = xp.broadcast_to(divisors, (len(first),))
-        return launchers(first.plane, "windows").weigh_windows(
+        return launchers("windows").weigh_windows(
             weights,
             first.plane,
             second.plane,

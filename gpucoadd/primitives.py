@@ -123,7 +123,7 @@ def smooth(plane: Array, weights: np.ndarray) -> Array:
     """
     check_dtype("plane", plane, ("float32",))
     if len(weights) % 2 == 0 or (weights != weights[::-1]).any():
-        raise ValueError(f"weights must be an odd number of symmetric ones, got {len(weights)}")
+        raise ValueError(f"weights must be symmetric and odd in number, got {np.asarray(weights).tolist()}")
     return twin(plane).smooth(plane, weights)
 
 

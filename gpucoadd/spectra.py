@@ -9,12 +9,11 @@ the first product is made as on the host; the second one is a loop inside the ke
 from __future__ import annotations
 
 import functools
-import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, quiet, twin
+from .backend import Array, array_module, is_host, launchers, quiet
 from .matching import check_stamp
 from .workers import cut
 
@@ -67,11 +66,6 @@ def phases(n: int, n_frequencies: int, size: int) -> np.ndarray:
     matrix = np.exp(-2j * np.pi / n * turns)
     matrix.setflags(write=False)
     return matrix
-
-
-def launchers(array: Array, name: str) -> Any:
-    """`gpucoadd.kernels.name`, which works on what is beside `array` on a device."""
-    return importlib.import_module(f".{name}", twin(array).__name__)
 
 
 def phases_beside(array: Array, n: int, n_frequencies: int, size: int) -> Array:
@@ -195,7 +189,7 @@ class StampTransform:
         cosines, sines = (xp.matmul(xp.ascontiguousarray(part), corrections) for part in (y.real, y.imag))
         responses = xp.matmul(cosines, xp.ascontiguousarray(x.real))
         responses -= xp.matmul(sines, xp.ascontiguousarray(x.imag))
-        return launchers(corrections, "corrections").convolve_stamps(responses, self.stamps)
+        return launchers("corrections").convolve_stamps(responses, self.stamps)
 
     def cropped_inverse(self, transform: Array, columns: slice, weights: Array) -> Array:
         """
@@ -335,7 +329,7 @@ class Correction:
         levels = xp.concatenate(
             [xp.broadcast_to(part[:, 0], (self.n, 1)) for part in (self.v1, self.v2, self.target)], axis=1
         )
-        return launchers(levels, "corrections").correct_spectra(
+        return launchers("corrections").correct_spectra(
             spectra,
             self.shape,
             levels,

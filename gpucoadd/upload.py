@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, device_module, using
+from .backend import Array, device_module, launchers, using
 from .images import PlaneSource
 from .reading import Planes
 from .sources import Fill, FitsSource, span
@@ -157,16 +157,15 @@ class Transfer:
         return self._planes
 
     def _convert(self, position: int, sent: _Sent) -> None:
-        from .kernels.bytes import swap_bytes, widen_mask
-
+        kernels = launchers("bytes")
         image, variance, mask = (plane[position] for plane in self._planes)
         with using(self._device):
             device_module().cuda.get_current_stream().wait_event(sent.arrived)
             if sent.narrow:
-                widen_mask(self._narrow[position], out=mask)
+                kernels.widen_mask(self._narrow[position], out=mask)
             for plane in (image, variance) if sent.narrow else (image, variance, mask):
                 if sent.swapped:
-                    swap_bytes(plane, out=plane)
+                    kernels.swap_bytes(plane, out=plane)
 
     def abandon(self) -> None:
         """Give the transfer up; afterwards no copy writes to its memory, which may have other uses then."""

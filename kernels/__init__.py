@@ -1,4 +1,9 @@
-"""The device twins: CUDA, in the .cu files beside the launcher that knows each. Installed as `gpucoadd.kernels`."""
+"""
+The device twins: CUDA, in the .cu files beside the launcher that knows each. Installed as `gpucoadd.kernels`.
+
+What is imported here has a twin of the same name in `gpucoadd.fallback`. `windows`, `corrections`, `plans` and `bytes`
+have none, for the host does those steps in blocks that fit its cache, or not at all; `backend.launchers` finds them.
+"""
 
 from .background_level import background_level, background_residual
 from .cell_means import cell_means
