@@ -24,24 +24,7 @@ def background_level(splines: Any) -> Any:
 
 
 def background_residual(image: Any, variance: Any, mask: Any, splines: Any, bits: int) -> Any:
-    """
-    What stands above the background of k epochs, in standard deviations of the variance plane.
-
-    Parameters
-    ----------
-    image, variance : array, shape (k, y, x), float32
-    mask : array, shape (k, y, x), int32
-    splines : gpucoadd.background.RowSplines
-        Of these epochs.
-    bits : int
-        Pixels that have one of them do not count.
-
-    Returns
-    -------
-    array, shape (k, y * x), float32
-        ``(image - background) / sqrt(variance)`` where the pixel has none of `bits`, a finite numerator and a positive
-        finite variance; +inf elsewhere.
-    """
+    """As `gpucoadd.primitives.background_residual`."""
     with quiet(np):
         values = image - background_level(splines)
         good = np.isfinite(values)

@@ -16,25 +16,7 @@ _PIECE_SAMPLES = 1 << 17  # what stays in a processor's cache
 def cell_means(
     images: Any, masks: Any, bits: int, *, y_edges: np.ndarray, x_edges: np.ndarray, sigma: float, iterations: int
 ) -> Any:
-    """
-    Clipped mean of every cell of k planes.
-
-    Parameters
-    ----------
-    images : array, shape (k, y, x), float32
-    masks : array, shape (k, y, x), int32
-    bits : int
-        Pixels that have one of them do not count, nor do values that are not finite.
-    y_edges, x_edges : numpy.ndarray, shape (cells + 1,), int
-        First pixels of the cells along an axis, and its end.
-    sigma, iterations
-        As in `gpucoadd.fallback.clipping.clipped_statistics`.
-
-    Returns
-    -------
-    array, shape (k, cell y, cell x), float64
-        NaN where nothing stays.
-    """
+    """As `gpucoadd.primitives.cell_means`."""
     rows = (_cells(*plane, bits, y_edges, x_edges) for plane in zip(images, masks, strict=True))
     shape = (len(y_edges) - 1, len(x_edges) - 1)
     return np.stack([_means(each, sigma, iterations).reshape(shape) for each in rows])

@@ -18,29 +18,7 @@ def merge_cells(
     copy: bool,
     all_valid: np.ndarray | None = None,
 ) -> None:
-    """
-    Merge cells, one after the other, into the planes of a mosaic, which are written to.
-
-    A pixel of a cell is valid if its image times its variance is not NaN.
-
-    Parameters
-    ----------
-    target : (array, array, array or None)
-        Image, variance, and how many cells had a valid pixel, each (y, x); the types of the first two float32 or
-        float64, that of the third uint16 or int32.
-    boxes : numpy.ndarray, shape (m, 4), int
-        x0, y0, width, height of each cell in the mosaic, inside it.
-    images, variances : array, shape (n, h, w), float32 or float64
-        Where the cells' pixels are.
-    corners : numpy.ndarray, shape (m, 2), int
-        (y, x) of each cell's first pixel there.
-    planes : numpy.ndarray, shape (m,), int
-        In which of the n planes.
-    copy : bool
-        Whether valid pixels replace those of the mosaic; otherwise they are added.
-    all_valid : numpy.ndarray, shape (m,), bool, optional
-        Cells that are known to be valid throughout, which saves looking at them.
-    """
+    """As `gpucoadd.primitives.merge_cells`."""
     known = np.zeros(len(boxes), bool) if all_valid is None else all_valid
     image, variance, count = target
     for (x0, y0, width, height), (y, x), plane, valid in zip(

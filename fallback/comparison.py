@@ -37,19 +37,7 @@ class Compared(NamedTuple):
 
 
 def compare(image: Any, variance: Any, mask: Any, template: Any, scales: Sequence[float], search: Search) -> Compared:
-    """
-    Significant pixels of a group of epochs, on either side, with what is known about them on the way.
-
-    Parameters
-    ----------
-    image, variance : array, shape (epoch, y, x), float32
-    mask : array, shape (epoch, y, x), int32
-    template : (array, array) or None
-        Image and variance of the static sky, (y, x) float32. Without it, the image is the difference.
-    scales : sequence of float
-        Factor for each epoch's variance; NaN where it is used as it is.
-    search : Search
-    """
+    """As `gpucoadd.primitives.compare`."""
     with quiet(np):
         epochs = [
             _compare_plane(values, spread, bits, template, scale, limit, search)

@@ -13,24 +13,7 @@ Edit = tuple[Any, int, int]  # packed flags (epoch, y, word) uint32; bits kept a
 
 
 def stacking_masks(mask: Any, edits: Sequence[Edit], reject: int, removed: int, online: bool) -> tuple[Any, Any]:
-    """
-    Copy of the masks after the edits and without some bits, and in how many epochs a pixel has no bit of `reject`.
-
-    Parameters
-    ----------
-    mask : array, shape (epoch, y, x), int32
-    edits : sequence of (array, int, int)
-        Packed flags (epoch, y, word) uint32; where one is set, the mask becomes ``mask & keep | add``. In order.
-    reject : int
-    removed : int
-        Bits that are taken away; before the pixels are counted if `online`, else after it.
-    online : bool
-
-    Returns
-    -------
-    masks : array, shape (epoch, y, x), int32
-    n_image : array, shape (y, x), int32
-    """
+    """As `gpucoadd.primitives.stacking_masks`."""
     masks = np.empty(mask.shape, np.int32)
     n_image = np.zeros(mask.shape[1:], np.int32)
     for epoch, plane in enumerate(masks):

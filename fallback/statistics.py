@@ -16,21 +16,7 @@ from .samples import Moments, Rules, Samples, clipped_moments, totals
 
 
 def stack_statistics(image: Any, variance: Any, mask: Any, weights: Any, rules: Rules) -> tuple[Any, Any, Any]:
-    """
-    One statistic of every pixel, its variance and mask.
-
-    Parameters
-    ----------
-    image, variance : array, shape (epoch, pixel), float32
-    mask : array, shape (epoch, pixel), int32
-    weights : tuple of float, one per epoch
-    rules : Rules
-
-    Returns
-    -------
-    image, variance : array, shape (pixel,), float32
-    mask : array, shape (pixel,), int32
-    """
+    """As `gpucoadd.primitives.stack_statistics`."""
     with quiet(np):
         rejected = (mask & rules.reject) != 0
         good = np.isfinite(image)

@@ -18,30 +18,10 @@ _BLOCK = 256
 
 def background_residual(image: Any, variance: Any, mask: Any, splines: RowSplines, bits: int) -> Any:
     """
-    What stands above the background of k epochs, in standard deviations of the variance plane.
+    As `gpucoadd.primitives.background_residual`, to the bit.
 
-    The float32 operations are those of `gpucoadd.fallback.background_level`. Does not wait for the device. Moves 16
-    bytes a pixel, and 16 for each piece of a row.
-
-    Parameters
-    ----------
-    image, variance : cupy.ndarray, shape (k, y, x), float32
-    mask : cupy.ndarray, shape (k, y, x), int32
-    splines : RowSplines
-        Of these epochs, from `gpucoadd.background.row_coefficients`.
-    bits : int
-        Pixels that have one of them do not count.
-
-    Returns
-    -------
-    cupy.ndarray, shape (k, y * x), float32
-        ``(image - background) / sqrt(variance)`` where the pixel has none of `bits`, a finite numerator and a positive
-        finite variance; +inf elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If the splines are of another number of epochs or another size, or there are too many epochs for a grid.
+    Does not wait for the device. Moves 16 bytes a pixel, and 16 for each piece of a row. ValueError if the splines are
+    of another number of epochs or another size, or there are too many epochs for a grid.
     """
     n_epochs, n_rows, n_columns = image.shape
     found = _shape(splines)

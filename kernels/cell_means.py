@@ -28,33 +28,10 @@ def cell_means(
     iterations: int,
 ) -> Any:
     """
-    Clipped mean of every cell of k planes.
+    As `gpucoadd.primitives.cell_means`.
 
     Moves 8 bytes a pixel. A pixel beyond the first 1024 of its cell is read again in each of four passes of the
-    selection and each round.
-
-    Parameters
-    ----------
-    images : cupy.ndarray, shape (k, y, x), float32
-    masks : cupy.ndarray, shape (k, y, x), int32
-    bits : int
-        Pixels that have one of them do not count, nor do values that are not finite.
-    y_edges, x_edges : numpy.ndarray, shape (cells + 1,), int
-        First pixels of the cells along an axis, and its end, as `gpucoadd.background.cell_edges` gives them.
-    sigma : float
-        Half width of the clip in standard deviations.
-    iterations : int
-        Rounds, 1 or more; by the rules of `gpucoadd.fallback.clipping.clipped_statistics`.
-
-    Returns
-    -------
-    cupy.ndarray, shape (k, cell y, cell x), float64
-        NaN where nothing stays.
-
-    Raises
-    ------
-    ValueError
-        If there are more planes or rows of cells than a grid has room for.
+    selection and each round. ValueError for more planes or rows of cells than a grid has room for.
     """
     shape = (images.shape[0], len(y_edges) - 1, len(x_edges) - 1)
     check_blocks(shape[0], "planes")

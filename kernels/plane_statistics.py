@@ -85,28 +85,9 @@ def all_nan(planes: Any) -> Any:
 
 def quantiles(samples: Any, fractions: Sequence[float]) -> tuple[Any, Any]:
     """
-    Linear quantiles of k samples (NumPy's default method), between exact order statistics.
+    As `gpucoadd.primitives.quantiles`: exact order statistics.
 
-    Moves 16 bytes a sample: it is read four times.
-
-    Parameters
-    ----------
-    samples : cupy.ndarray, shape (k, n), float32
-        Those that are finite count. k at most 65535.
-    fractions : sequence of float
-        One to three, each from 0 to 1.
-
-    Returns
-    -------
-    quantiles : cupy.ndarray, shape (k, len(fractions)), float64
-        NaN where nothing counts.
-    n_samples : cupy.ndarray, shape (k,), int32
-        How many count.
-
-    Raises
-    ------
-    ValueError
-        If there are more samples.
+    Moves 16 bytes a sample: it is read four times. ValueError for more than 65535 samples.
     """
     k, n = samples.shape
     check_blocks(k, "samples")
@@ -129,28 +110,9 @@ def quantiles(samples: Any, fractions: Sequence[float]) -> tuple[Any, Any]:
 
 def clipped_statistics(samples: Any, *, sigma: float, iterations: int) -> Any:
     """
-    Mean, de-biased variance and number of the samples that stay after clipping, for k samples.
+    As `gpucoadd.primitives.clipped_statistics`, the sums added up in another order, always the same.
 
-    The rules are those of `gpucoadd.fallback.clipping.clipped_statistics`. Moves 16 bytes a sample, and 4 a round.
-
-    Parameters
-    ----------
-    samples : cupy.ndarray, shape (k, n), float32
-        Those that are finite count. k at most 65535.
-    sigma : float
-        Half width of the clip in standard deviations.
-    iterations : int
-        Rounds, 1 or more.
-
-    Returns
-    -------
-    cupy.ndarray, shape (k, 3), float64
-        NaN, NaN, 0 where nothing stays; the variance of a single sample is NaN.
-
-    Raises
-    ------
-    ValueError
-        If there are more samples.
+    Moves 16 bytes a sample, and 4 a round. ValueError for more than 65535 samples.
     """
     k, n = samples.shape
     samples = cupy.ascontiguousarray(samples)

@@ -24,24 +24,12 @@ _ABOUT_MEAN = ("VARIANCE", "STDEV", "MEANSQUARE")
 
 def stack_statistics(image: Any, variance: Any, mask: Any, weights: tuple[float, ...], rules: Rules) -> Any:
     """
-    As `gpucoadd.fallback.stack_statistics`, for any number of pixels at once.
+    As `gpucoadd.primitives.stack_statistics`, for any number of pixels at once.
 
-    Equal to the bit, but for the sign of zeros. One launch, which nobody waits for. Moves 8 bytes a sample, 12 where
-    the variance plane counts, and 12 a pixel. With more than 200 epochs, image and mask are read a hundred times to
-    find median and quartiles, and again for every round of clipping.
-
-    Parameters
-    ----------
-    image, variance : cupy.ndarray, shape (epoch, pixel), float32
-        Views with distant epochs, such as bands of a larger stack, are read where they are; so for `mask`.
-    mask : cupy.ndarray, shape (epoch, pixel), int32
-    weights : tuple of float, one per epoch
-    rules : Rules
-
-    Returns
-    -------
-    image, variance : cupy.ndarray, shape (pixel,), float32
-    mask : cupy.ndarray, shape (pixel,), int32
+    Equal to the bit, but for the sign of zeros. One launch, which nobody waits for. Views with distant epochs, such as
+    bands of a larger stack, are read where they are. Moves 8 bytes a sample, 12 where the variance plane counts, and 12
+    a pixel. With more than 200 epochs, image and mask are read a hundred times to find median and quartiles, and again
+    for every round of clipping.
     """
     n_epochs, n_pixels = image.shape
     (image, image_stride), (variance, variance_stride), (mask, mask_stride) = map(strided, (image, variance, mask))
