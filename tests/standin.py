@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
 import importlib.util
+import os
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -692,8 +695,42 @@ _plans = {}
 _Stream.null = _Stream(null=True)
 
 
+class _NVRTCError(RuntimeError):
+    """What the compiler has against a text."""
+
+
+class _Program:
+    """A text on its way through a compiler that leaves it as it is."""
+
+    def __init__(self, text, name, headers, include_names):
+        self.text = text
+
+    def compile(self, options):
+        if "#error" in self.text:
+            raise _NVRTCError("NVRTC_ERROR_COMPILATION")
+        arch = options[-1].removeprefix("-arch=")
+        self.made = {arch[:2]: f"// {' '.join(options)}\n{self.text}"}
+
+
+_nvrtc = types.SimpleNamespace(
+    NVRTCError=_NVRTCError,
+    getVersion=lambda: (0, 0),  # so that its "binaries" are nobody else's
+    getSupportedArchs=lambda: [75, 80, 90, 120],
+    createProgram=_Program,
+    compileProgram=_Program.compile,
+    getCUBIN=lambda program: program.made["sm"].encode(),
+    getPTX=lambda program: program.made["co"],
+    getProgramLog=lambda program: "kernel.cu(1): error",
+    destroyProgram=lambda program: None,
+)
+
+
 class RawModule(hostcuda.RawModule):
     """CUDA kernels on the CPU; arguments are device arrays and NumPy scalars."""
+
+    def __init__(self, *, code=None, path=None, **options):
+        with contextlib.nullcontext() if path is None else open(path, encoding="utf-8") as stream:
+            super().__init__(code=code if path is None else stream.read(), **options)
 
     def _host(self, given, label):
         if isinstance(given, np.ndarray):
@@ -801,6 +838,7 @@ def _modules():
         get_elapsed_time=_elapsed,
         alloc_pinned_memory=_Pinned,
         memory=types.SimpleNamespace(OutOfMemoryError=_OutOfMemoryError),
+        nvrtc=_nvrtc,
     )
     fft = _Wrapped("cupy.fft", np.fft, frozenset())
     fft.config = types.SimpleNamespace(get_plan_cache=lambda: _plans.setdefault(_current_device(), _PlanCache()))
@@ -938,9 +976,13 @@ def installed(devices=1):
     sys.modules.update(fakes)
     reset()
     device_count = devices
+    cache = os.environ.get("CUPY_CACHE_DIR")  # what is "compiled" here must not get into CuPy's own
+    os.environ["CUPY_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"gpucoadd-standin-{getpass.getuser()}")
     try:
         yield fakes["cupy"]
     finally:
+        os.environ.pop("CUPY_CACHE_DIR")
+        os.environ.update({} if cache is None else {"CUPY_CACHE_DIR": cache})
         for name in [name for name in sys.modules if _ours(name)]:
             del sys.modules[name]
         _forget_kernels()
