@@ -16,7 +16,6 @@ import numpy as np
 from . import primitives
 from .backend import Array, array_module, is_host, to_host
 
-_SIGMA, _ITERATIONS = 3.0, 3
 _FULL_ORDER = 5  # nodes that an Akima spline needs; 3 for a cubic one, 2 for a line
 
 
@@ -46,9 +45,7 @@ def cell_means(images: Array, masks: Array, bits: int, *, bin_size: int) -> Arra
         NaN where a cell has no usable pixel.
     """
     y_edges, x_edges = (cell_edges(size, bin_size)[0] for size in images.shape[1:])
-    return primitives.cell_means(
-        images, masks, bits, y_edges=y_edges, x_edges=x_edges, sigma=_SIGMA, iterations=_ITERATIONS
-    )
+    return primitives.cell_means(images, masks, bits, y_edges=y_edges, x_edges=x_edges, **primitives.DEFAULT_CLIP)
 
 
 class RowSplines(NamedTuple):

@@ -26,7 +26,6 @@ from .workers import in_order
 
 logger = logging.getLogger(__name__)
 
-_CLIP: dict[str, Any] = {"sigma": 3.0, "iterations": 3}  # of a variance plane
 _MAX_RATIO = 1e8  # of the variances, above which a warning is due
 _N_FALLBACK = 100  # points along each axis at which a PSF is averaged that is not defined where it is needed
 _FALLBACK_CUT = 0.05  # of the extent, left out at each side
@@ -77,7 +76,9 @@ def clipped_variance(variance: Windows, mask: Windows, bits: int) -> Array:
     xp = array_module(variance.plane)
     if not is_host(xp):
         return _clipped_on_device([(variance, mask, bits)])
-    return primitives.clipped_means(variance.pixels.astype(np.float32, copy=False), mask.pixels, bits, **_CLIP)
+    return primitives.clipped_means(
+        variance.pixels.astype(np.float32, copy=False), mask.pixels, bits, **primitives.DEFAULT_CLIP
+    )
 
 
 def _clipped_on_device(windows: Sequence[tuple[Windows, Windows, int]]) -> Array:
@@ -90,7 +91,7 @@ def _clipped_on_device(windows: Sequence[tuple[Windows, Windows, int]]) -> Array
         kernels.sample_windows(
             variance.plane, mask.plane, bits, variance.corners, variance.size, samples[number * n : (number + 1) * n]
         )
-    return primitives.clipped_statistics(samples, **_CLIP)[:, 0]
+    return primitives.clipped_statistics(samples, **primitives.DEFAULT_CLIP)[:, 0]
 
 
 def ignored_bits(schema: MaskSchema, planes: Sequence[str]) -> int:

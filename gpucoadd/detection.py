@@ -152,7 +152,7 @@ def _limits(
     if exclude:
         difference = xp.where((mask & exclude) != 0, xp.float32(0), difference)
     samples = difference.reshape(len(image), -1)
-    variances = to_host(primitives.clipped_statistics(samples, sigma=3.0, iterations=3))[:, 1].tolist()
+    variances = to_host(primitives.clipped_statistics(samples, **primitives.DEFAULT_CLIP))[:, 1].tolist()
     # "variance" is, in LSST too, a multiple of the standard deviation
     return tuple(config.threshold * math.sqrt(max(v, 0.0)) if not math.isnan(v) else math.inf for v in variances)
 

@@ -62,7 +62,7 @@ def _fallback_value(image: Array, config: Interpolation) -> Array:
         with quiet(xp):  # none: NaN
             value = xp.where(finite, pixels, np.float32(0)).sum(axis=1, dtype=xp.float64) / finite.sum(axis=1)
     elif config.fallback == "MEANCLIP":
-        value = primitives.clipped_statistics(pixels, sigma=3.0, iterations=3)[:, 0]
+        value = primitives.clipped_statistics(pixels, **primitives.DEFAULT_CLIP)[:, 0]
     else:
         value = primitives.quantiles(pixels, (0.5,))[0][:, 0]
     return value if config.negative_fallback else xp.where(value < 0, 0.0, value)

@@ -20,6 +20,9 @@ from .planes import Flags
 if TYPE_CHECKING:
     from .background import RowSplines
 
+# Clip of a statistic that has no options of its own; LSST: the defaults of afw's StatisticsControl.
+DEFAULT_CLIP: dict[str, Any] = {"sigma": 3.0, "iterations": 3}
+
 
 def _check_iterations(iterations: int) -> None:
     if iterations < 1:

@@ -84,19 +84,11 @@ extern "C" __global__ void cell_means(const float* __restrict__ images, const in
     double centre = origin, variance = 0;
     for (int round = 0; round < iterations; round++) {
         const double reach = clip_width(round == 0, first_width, sigma, variance, n);
-        double sum = 0, square = 0;
-        int number = 0;
-        for (int i = threadIdx.x; i < size; i += BLOCK) {
-            const float value = sample(cell, i);
-            if (!is_finite(value) || !(fabs(value - centre) <= reach)) continue; // bounds may be NaN
-            const double deviation = value - origin;
-            sum += deviation;
-            square += deviation * deviation;
-            number++;
-        }
-        sums[threadIdx.x] = sum;
-        squares[threadIdx.x] = square;
-        numbers[threadIdx.x] = number;
+        Kept stays = {};
+        for (int i = threadIdx.x; i < size; i += BLOCK) stays.take(sample(cell, i), centre, reach, origin);
+        sums[threadIdx.x] = stays.sum;
+        squares[threadIdx.x] = stays.square;
+        numbers[threadIdx.x] = stays.number;
         sum_block(threadIdx.x, BLOCK, sums, squares, numbers);
         __syncthreads();
         centre = mean_of(origin, sums[0], numbers[0]);

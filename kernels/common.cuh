@@ -63,6 +63,20 @@ __device__ inline double clip_width(bool first, double first_width, double sigma
     return first || n == 1 ? first_width : sigma * sqrt(variance < 0 ? 0 : variance);
 }
 
+// What a round of the clip keeps: how many samples, and sums of their deviations from an origin.
+struct Kept {
+    double sum, square;
+    int number;
+
+    __device__ inline void take(float value, double centre, double width, double origin) {
+        if (!is_finite(value) || !(fabs(value - centre) <= width)) return; // bounds may be NaN
+        const double deviation = value - origin;
+        sum += deviation;
+        square += deviation * deviation;
+        number++;
+    }
+};
+
 // Sums over a block of `n` threads, a power of two, of what each has put in shared arrays, in their first elements: the
 // same tree always. Thread 0 sees the sums; the others after one more barrier.
 template <typename... T> __device__ inline void sum_block(int thread, int n, T*... arrays) {

@@ -117,22 +117,15 @@ extern "C" __global__ void sum_kept(const float* __restrict__ samples, int n, co
     const double origin = quartile[1], first_width = first_sigma * (quartile[2] - quartile[0]);
     const double centre = round == 0 ? origin : before[0];
     const double width = clip_width(round == 0, first_width, sigma, before[1], n_samples[blockIdx.y]);
-    double sum = 0, square = 0;
-    int number = 0;
+    Kept stays = {};
     for (int64 i = start; i < n && i < start + PIECE; i += 4 * BLOCK) {
         float value[4];
         for (int j = 0; j < 4; j++) value[j] = i + j * BLOCK < n ? plane[i + j * BLOCK] : infinity();
-        for (int j = 0; j < 4; j++) {
-            if (!is_finite(value[j]) || !(fabs(value[j] - centre) <= width)) continue; // bounds may be NaN
-            const double deviation = value[j] - origin;
-            sum += deviation;
-            square += deviation * deviation;
-            number++;
-        }
+        for (int j = 0; j < 4; j++) stays.take(value[j], centre, width, origin);
     }
-    sums[threadIdx.x] = sum;
-    squares[threadIdx.x] = square;
-    numbers[threadIdx.x] = number;
+    sums[threadIdx.x] = stays.sum;
+    squares[threadIdx.x] = stays.square;
+    numbers[threadIdx.x] = stays.number;
     sum_block(threadIdx.x, BLOCK, sums, squares, numbers);
     if (threadIdx.x) return;
     const int64 piece = (int64)blockIdx.y * gridDim.x + blockIdx.x;
