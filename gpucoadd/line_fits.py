@@ -1,0 +1,319 @@
+"""
+One line at full resolution: where it runs, from where to where, how significant it is and whether its light is spread.
+
+Pixels around a line are gathered where the images live, and come to the host, in which everything here is NumPy: a strip
+has as many pixels as the line is long, times a few dozen.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .backend import Array, array_module, to_host
+from .line_candidates import Candidate
+from .line_images import LineImages, NoiseFactor
+
+BLOCK = 16  # pixels along the line that are taken together
+FILTERS = (0.45, 0.7, 1.0)  # of the width: in correlated noise a narrower profile sees more
+_REACHES = (6.0, 3.0, 1.2, 0.6)  # pixels by which the ends of a line are moved, round by round
+_STEPS = 6  # from the middle to the reach
+_WIDTHS = ((0.5, 0.71, 1.0, 1.41, 2.0), (0.7, 0.84, 1.0, 1.19, 1.41))  # tried in the first round, and in others
+_WIDEST = 16.0  # Gaussian sigma, in pixels
+_BOX_TO_SIGMA = 0.36  # of the Gaussian that a box sees best
+_LEAST_HALF = 24  # pixels to each side of the line
+_N_PIECES, _N_BEST = 16, 3
+_POSITIVE_SHARE, _LEAST_REST = 0.7, 3.5
+_LEAST_LENGTH = 0.75
+
+
+class Line(NamedTuple):
+    """
+    A straight segment, from (major `start`, minor `first`) to (major `stop`, minor `last`), pixel coordinates.
+
+    The major axis is y if `vertical`, else x; there is no line for which the minor one changes faster.
+    """
+
+    vertical: bool
+    start: float
+    stop: float
+    first: float
+    last: float
+
+    @property
+    def slope(self) -> float:
+        """Change of the minor coordinate for one pixel along the major one."""
+        return (self.last - self.first) / (self.stop - self.start)
+
+    @property
+    def stretch(self) -> float:
+        """Length of the line for one pixel along the major axis."""
+        return math.hypot(1.0, self.slope)
+
+    @property
+    def length(self) -> float:
+        """In pixels, along the line."""
+        return (self.stop - self.start) * self.stretch
+
+    def minor(self, major: np.ndarray | float) -> np.ndarray:
+        """Minor coordinate at some major ones, on and beyond the segment."""
+        return self.first + self.slope * (np.asarray(major, dtype=np.float64) - self.start)
+
+    def between(self, start: float, stop: float) -> Line:
+        """Another segment of the same line."""
+        return Line(self.vertical, start, stop, float(self.minor(start)), float(self.minor(stop)))
+
+    def moved(self, first: float, last: float) -> Line:
+        """The segment with its ends moved along the minor axis."""
+        return self._replace(first=self.first + first, last=self.last + last)
+
+    def ends(self) -> np.ndarray:
+        """(y, x) of both ends, (2, 2)."""
+        points = np.array([[self.first, self.start], [self.last, self.stop]])
+        return points[:, ::-1] if self.vertical else points
+
+
+class Strip(NamedTuple):
+    """
+    Pixels along a line: `major` (n,), `offset` (n, m) along the minor axis from the line, and `planes` (k, n, m).
+
+    On the host, float32; the planes are 0 beyond the image.
+    """
+
+    major: np.ndarray
+    offset: np.ndarray
+    planes: np.ndarray
+
+
+class Fit(NamedTuple):
+    """
+    A line that was refined.
+
+    Attributes
+    ----------
+    line : Line
+    sign : int
+    width : float
+        Gaussian sigma across, in pixels, as the clipped image has it.
+    z : float
+        Significance in noise as correlated as it is.
+    rest : float
+        What of it is left without the best 3 of 16 pieces.
+    positive : float
+        Share of the pieces that have the line's sign.
+    """
+
+    line: Line
+    sign: int
+    width: float
+    z: float
+    rest: float
+    positive: float
+
+
+def line_of(candidate: Candidate) -> Line:
+    """The segment that was seen in binned images."""
+    (y0, x0), (y1, x1) = candidate.ends
+    if abs(x1 - x0) >= abs(y1 - y0):
+        return Line(False, x0, x1, y0, y1)
+    return Line(True, y0, y1, x0, x1)
+
+
+def strip_pixels(line: Line, half: float, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Pixels up to `half` away from a line, along the minor axis.
+
+    Returns
+    -------
+    major : numpy.ndarray, shape (n,), int64
+        Where the line, or what is within `half` of it, is inside the image.
+    minor : numpy.ndarray, shape (n, m), int64
+        Coordinates, some of them outside of the image.
+    flat : numpy.ndarray, shape (n, m), int64
+        Flat indices; -1 outside.
+    """
+    n_major, n_minor = shape if line.vertical else shape[::-1]
+    reach = math.ceil(half)
+    major = np.arange(n_major)
+    nearest = np.floor(line.minor(major) + 0.5).astype(np.int64)
+    near = (nearest >= -reach) & (nearest < n_minor + reach)
+    major, nearest = major[near], nearest[near]
+    minor = nearest[:, None] + np.arange(-reach, reach + 1)
+    flat = minor + major[:, None] * n_minor if line.vertical else minor * n_major + major[:, None]
+    return major, minor, np.where((minor >= 0) & (minor < n_minor), flat, -1)
+
+
+def take_strip(planes: tuple[Array, ...], line: Line, half: float) -> Strip:
+    """Planes (y, x) along a line. Waits for the device."""
+    xp = array_module(*planes)
+    major, minor, flat = strip_pixels(line, half, planes[0].shape)
+    index = xp.asarray(np.maximum(flat, 0))
+    values = to_host(xp.stack([plane.ravel().take(index) for plane in planes]))
+    offset = (minor - line.minor(major)[:, None]).astype(np.float32)
+    return Strip(major, offset, np.where(flat >= 0, values, np.float32(0)))
+
+
+def refine_line(
+    images: LineImages, candidate: Candidate, *, psf_sigma: float, factor: NoiseFactor
+) -> Fit | None:
+    """
+    The best line near a candidate, at full resolution.
+
+    In rounds, both ends are moved along the minor axis, and the width changed, to where the significance is highest;
+    then the segment is taken along which the light is as bright as it is so far.
+
+    Parameters
+    ----------
+    images : LineImages
+    candidate : Candidate
+    psf_sigma : float
+        Width of the PSF in pixels; no line is narrower than 0.8 of it.
+    factor : NoiseFactor
+
+    Returns
+    -------
+    Fit or None
+        None where no light is left.
+
+    Notes
+    -----
+    Waits for the device in each round.
+    """
+    line, sign = line_of(candidate), candidate.sign
+    narrowest = min(0.8 * psf_sigma, _WIDEST)
+    width = float(np.clip(_BOX_TO_SIGMA * candidate.width / line.stretch, psf_sigma, _WIDEST))
+    slack = candidate.width / 2
+    for number, reach in enumerate(_REACHES):
+        reach = max(reach, min(slack, 4 * reach))
+        widths = np.unique(np.clip(np.multiply(_WIDTHS[number > 0], width), narrowest, _WIDEST))
+        strip = take_strip(images[:2], line, max(_LEAST_HALF, 3 * widths[-1]) * line.stretch + reach)
+        best = _best_line(strip, line, sign, widths * line.stretch, reach)
+        if best is None:
+            return None
+        before = line.stop - line.start
+        line, width = best[0], best[1] / line.stretch
+        slack = reach / _STEPS * (line.stop - line.start) / before
+    return _tested(images, line, sign, width, factor)
+
+
+def _best_line(
+    strip: Strip, line: Line, sign: int, widths: np.ndarray, reach: float
+) -> tuple[Line, float] | None:
+    """The best line and width with the ends moved by up to `reach`; widths are along the minor axis."""
+    n_blocks = -(-len(strip.major) // BLOCK)
+    summed = np.zeros((2, n_blocks * BLOCK, strip.offset.shape[1]), dtype=np.float32)
+    summed[:, : len(strip.major)] = strip.planes
+    signal, weight = summed.reshape(2, n_blocks, BLOCK, -1).sum(axis=2)
+    middle = strip.major[0] + BLOCK * np.arange(n_blocks) + (BLOCK - 1) / 2
+    inside = _blocks_within(middle, line)
+    if not inside.any():
+        return None
+    step = reach / _STEPS
+    fine = min(0.25, step)
+    n_shifts = math.ceil(2 * reach / fine)
+    shifts = fine * np.arange(-n_shifts, n_shifts + 1)
+    share = (middle - line.start) / (line.stop - line.start)
+    moves = step * np.arange(-_STEPS, _STEPS + 1)
+    shift = moves[:, None, None] * (1 - share) + moves[:, None] * share  # (first, last, block)
+    index = np.rint(shift / fine).astype(np.int64) + n_shifts
+    columns = np.arange(len(strip.offset[0])) - len(strip.offset[0]) // 2
+    best_z, best = 0.0, None
+    for width in widths:
+        profile = np.exp(-0.5 * ((columns[:, None] - shifts) / width) ** 2).astype(np.float32)
+        found, weights = sign * (signal @ profile), weight @ profile**2
+        rows = np.flatnonzero(inside)
+        at = index[:, :, rows]
+        total, total_weight = found[rows, at].sum(axis=2), weights[rows, at].sum(axis=2)
+        z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
+        first, last = np.unravel_index(z.argmax(), z.shape)
+        if z[first, last] > best_z:
+            best_z, best = z[first, last], (first, last, width, found, weights)
+    if best is None:
+        return None
+    first, last, width, found, weights = best
+    index = index[first, last]
+    known = (index >= 0) & (index < len(shifts))
+    index = np.clip(index, 0, len(shifts) - 1)
+    rows = np.arange(n_blocks)
+    a, v = (np.where(known, each[rows, index], 0).astype(np.float64) for each in (found, weights))
+    low, high = _segment(a, v, inside)
+    start, stop = middle[low] - BLOCK / 2, min(middle[high] + BLOCK / 2, strip.major[-1] + 0.5)
+    return line.moved(moves[first], moves[last]).between(start, stop), float(width)
+
+
+def _blocks_within(middle: np.ndarray, line: Line) -> np.ndarray:
+    """Which blocks have their middle on the segment."""
+    return (middle >= line.start) & (middle <= line.stop)
+
+
+def _segment(a: np.ndarray, v: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
+    """
+    First and last block of the run for which a line of constant brightness is the likeliest.
+
+    Starts from the blocks `inside` and always has one of them.
+    """
+    low, high = np.flatnonzero(inside)[[0, -1]]
+    for _ in range(4):
+        amplitude = a[low : high + 1].sum() / max(v[low : high + 1].sum(), 1e-30)
+        if amplitude <= 0:
+            break
+        total = np.concatenate([[0.0], np.cumsum(amplitude * a - amplitude**2 * v / 2)])
+        gain = total[None, 1 + low :] - total[: high + 1, None]  # from block i to block j, (i, j)
+        gain[np.arange(high + 1)[:, None] > np.arange(low, len(a))[None, :]] = -np.inf
+        i, j = np.unravel_index(gain.argmax(), gain.shape)
+        if (i, j + low) == (low, high):
+            break
+        low, high = int(i), int(j + low)
+    return int(low), int(high)
+
+
+def filtered(strip: Strip, line: Line, sign: int, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of signal times profile, and of weight times its square, for each pixel along the line; float64 (n,)."""
+    profile = np.exp(-0.5 * (strip.offset / np.float32(width * line.stretch)) ** 2)
+    a = sign * np.einsum("ij,ij->i", strip.planes[0], profile)
+    return a.astype(np.float64), np.einsum("ij,ij,ij->i", strip.planes[1], profile, profile).astype(np.float64)
+
+
+def on_segment(strip: Strip, line: Line) -> np.ndarray:
+    """(n,) bool: which pixels along the line belong to the segment."""
+    return (strip.major >= line.start) & (strip.major <= line.stop)
+
+
+def _tested(images: LineImages, line: Line, sign: int, width: float, factor: NoiseFactor) -> Fit | None:
+    """Significance with the filter that sees the line best, and how it is spread."""
+    strip = take_strip(images[:2], line, 4 * width * line.stretch)
+    on = on_segment(strip, line)
+    best = None
+    for share in FILTERS:
+        a, v = (values[on] for values in filtered(strip, line, sign, share * width))
+        scale = factor(share * width)
+        if v.sum() > 0 and (best is None or a.sum() / math.sqrt(v.sum()) / scale > best[0]):
+            best = a.sum() / math.sqrt(v.sum()) / scale, a, v, scale
+    if best is None:
+        return None
+    z, a, v, scale = best
+    rest, positive = _spread(a, v)
+    return Fit(line, sign, width, z, rest / scale, positive)
+
+
+def _spread(a: np.ndarray, v: np.ndarray) -> tuple[float, float]:
+    """Significance without the best pieces of a line cut into 16 of equal weight, and the share of positive ones."""
+    weight = np.cumsum(v)
+    piece = np.minimum((_N_PIECES * (weight - v / 2) / weight[-1]).astype(np.int64), _N_PIECES - 1)
+    a_piece, v_piece = (np.bincount(piece, weights=each, minlength=_N_PIECES) for each in (a, v))
+    there = v_piece > 0
+    rest = np.argsort(a_piece, kind="stable")[:-_N_BEST]
+    significance = a_piece[rest].sum() / math.sqrt(max(v_piece[rest].sum(), 1e-30))
+    return float(significance), float((a_piece[there] > 0).mean())
+
+
+def is_accepted(fit: Fit, *, threshold: float, spread: float, min_length: int) -> bool:
+    """Whether a line is significant, long enough, and more than a few bright spots in a row."""
+    return (
+        fit.z >= threshold
+        and fit.rest >= max(_LEAST_REST, spread * fit.z)
+        and fit.positive >= _POSITIVE_SHARE
+        and fit.line.length >= _LEAST_LENGTH * min_length
+    )

@@ -1,0 +1,67 @@
+"""Whether a line comes back: trails never do, while bleed rows, bad columns and diffraction spikes are in every epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .line_fits import FILTERS, Line, filtered, on_segment, take_strip
+from .line_images import LineImages, NoiseFactor
+
+_OFFSETS = (-2, -1, 0, 1, 2)  # pixels by which a line may move from epoch to epoch
+_LEAST_Z, _LEAST_SHARE_OF_Z = 4.0, 0.4
+_LEAST_WEIGHT = 0.5
+_FEW = 3  # other epochs, of which one is enough
+
+
+class Votes(NamedTuple):
+    """
+    What one other epoch says about some lines, each (n,) float64.
+
+    `z` is the significance of a line of the same sign there, in units of that epoch's own noise; `weight` the share of
+    the line's pixels that have weight there.
+    """
+
+    z: np.ndarray
+    weight: np.ndarray
+
+
+def vote(lines: list[tuple[Line, int, float]], images: LineImages, factor: NoiseFactor) -> Votes:
+    """
+    Significance of known lines (segment, sign, width) in another epoch.
+
+    Notes
+    -----
+    Waits for the device once for each line.
+    """
+    z, weight = np.zeros(len(lines)), np.zeros(len(lines))
+    for number, (line, sign, width) in enumerate(lines):
+        strip = take_strip(images[:2], line, 3 * width * line.stretch + max(_OFFSETS))
+        on = on_segment(strip, line)
+        strip = strip._replace(major=strip.major[on], offset=strip.offset[on], planes=strip.planes[:, on])
+        inside = np.abs(strip.offset) <= width * line.stretch
+        weight[number] = (strip.planes[1][inside] > 0).mean() if inside.any() else 0.0
+        z[number] = max(_z(strip, line.moved(by, by), by, sign, width, factor) for by in _OFFSETS)
+    return Votes(z, weight)
+
+
+def _z(strip, line: Line, by: int, sign: int, width: float, factor: NoiseFactor) -> float:
+    moved = strip._replace(offset=strip.offset - np.float32(by))
+    best = 0.0
+    for share in FILTERS:
+        a, v = filtered(moved, line, sign, share * width)
+        if v.sum() > 0:
+            best = max(best, a.sum() / math.sqrt(v.sum()) / factor(share * width))
+    return best
+
+
+def is_persistent(z: np.ndarray, votes: list[Votes], *, persistence: int) -> np.ndarray:
+    """Which lines, of significance `z` (n,), are seen in so many other epochs; (n,) bool."""
+    if not votes:
+        return np.zeros(len(z), dtype=bool)
+    may = np.stack([each.weight >= _LEAST_WEIGHT for each in votes])
+    seen = may & np.stack([each.z > np.maximum(_LEAST_Z, _LEAST_SHARE_OF_Z * z) for each in votes])
+    needed = np.where(may.sum(axis=0) <= _FEW, 1, persistence)
+    return seen.sum(axis=0) >= needed

@@ -1,0 +1,464 @@
+"""
+Satellite trails, and other long straight lines, far below the threshold of a single pixel.
+
+Pixels are added up along all lines of a difference, of all lengths at once (`line_sums`); what stands out is refined at
+full resolution (`line_fits`), measured and masked (`line_masks`), and, where there are other epochs, kept apart from
+lines that come back (`line_votes`). A trail of 0.2 sigma per pixel across 512 pixels is found.
+
+Why not a Hough transform of detected pixels: it needs pixels that are detected, where a sum along the line does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import special
+
+from .backend import Array, array_module, to_host
+from .images import Frozen, check_dtype
+from .line_candidates import Candidate, candidates
+from .line_fits import Fit, Line, is_accepted, on_segment, refine_line, take_strip
+from .line_images import LineImages, NoiseFactor, noise_factor, streak_images, subtract_background
+from .line_masks import Profile, extended, line_profile, mask_pixels, paint_lines
+from .line_sums import line_sums
+from .line_votes import Votes, is_persistent, vote
+from .streak_config import StreakConfig
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+__all__ = [
+    "StreakConfig",
+    "Streaks",
+    "candidates",
+    "find_streaks",
+    "line_profile",
+    "line_sums",
+    "line_votes",
+    "noise_factor",
+    "refine_line",
+    "streak_images",
+    "streak_mask",
+    "with_votes",
+]
+
+_TRIALS = 30  # independent lines, lengths and widths per pixel
+_SEEN, _MARGIN = 5.2, 0.9  # significance, less exact in binned images, from which a line is looked at
+_MAX_ROUNDS = 6
+_LOOKS = 12  # at candidates, in one round
+_SAME = 20  # bins
+_REMOVED = 3.5  # widths
+_NARROW_PSF, _SMALL_IMAGE = 2.4, 1024
+
+
+class Streaks(Frozen):
+    """
+    Lines that were found in one difference, the most significant first.
+
+    Attributes
+    ----------
+    ends : numpy.ndarray, shape (n, 2, 2), float64
+        (y, x) of both ends of each line, in pixels.
+    orientation : numpy.ndarray, shape (n,), str
+        "h": the line is ``y = intercept + slope * (x - centre)``; "v": ``x = intercept + slope * (y - centre)``; the
+        centre is that of the image, ``(size - 1) / 2``.
+    slope, intercept : numpy.ndarray, shape (n,), float64
+        ``abs(slope) <= 1``, but for what refinement may add to it; intercept in pixels.
+    length, width, half_width : numpy.ndarray, shape (n,), float64
+        In pixels: from end to end; Gaussian sigma across; distance from the line up to which it is masked.
+    amplitude : numpy.ndarray, shape (n,), float64
+        Brightness along the middle, negative for dark lines, in units of `noise`.
+    z : numpy.ndarray, shape (n,), float64
+        Significance in sigmas.
+    sign : numpy.ndarray, shape (n,), int64
+        1 or -1.
+    persistent : numpy.ndarray, shape (n,), bool
+        Seen in other epochs, too: no trail. False without a vote.
+    suspect : numpy.ndarray, shape (n,), bool
+        Starts at flagged pixels, and nobody voted: a bleed row or a diffraction spike, perhaps.
+    profile : numpy.ndarray, shape (n, 2 h + 1), float64
+        Brightness at distances -h, ..., h from the line in units of `noise`; NaN beyond what was measured.
+    block_amplitude : numpy.ndarray, shape (n, blocks), float64
+        Brightness along the middle, in pieces of 16 pixels of the longer axis; NaN beyond the end.
+    mask_ends : numpy.ndarray, shape (n, 2, 2), float64
+        (y, x) of both ends of the mask of each line, which goes on a little further than the line.
+    mask : array, shape (y, x), bool
+        Pixels of lines that are not persistent. Lives where the difference lives.
+    shape : (int, int)
+    noise : float
+        Scatter of a typical pixel in units of the difference; NaN where no pixel is good.
+    voters : int
+        How many other epochs were asked.
+    """
+
+    ends: np.ndarray
+    orientation: np.ndarray
+    slope: np.ndarray
+    intercept: np.ndarray
+    length: np.ndarray
+    width: np.ndarray
+    half_width: np.ndarray
+    amplitude: np.ndarray
+    z: np.ndarray
+    sign: np.ndarray
+    persistent: np.ndarray
+    suspect: np.ndarray
+    profile: np.ndarray
+    block_amplitude: np.ndarray
+    mask_ends: np.ndarray
+    mask: Array
+    shape: tuple[int, int]
+    noise: float
+
+    def __init__(self, **values: Any) -> None:
+        for value in values.values():
+            if isinstance(value, np.ndarray) and value.base is None:
+                value.setflags(write=False)
+        self._set(**values)
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def __repr__(self) -> str:
+        return f"Streaks({len(self)} lines in {self.shape[0]} x {self.shape[1]}, {self.persistent.sum()} persistent)"
+
+    def to_table(self) -> Table:
+        """One row per line, with units: an astropy Table."""
+        from astropy import units as u
+        from astropy.table import Table
+
+        table = Table()
+        for number, end in enumerate(("start", "stop")):
+            for axis, name in enumerate("yx"):
+                table[f"{end}_{name}"] = self.ends[:, number, axis] * u.pix
+        for name, unit in _COLUMNS.items():
+            values = getattr(self, name)
+            table[name] = values if unit is None else values * u.Unit(unit)
+        table.meta["noise"] = self.noise
+        return table
+
+
+_COLUMNS = {
+    "orientation": None,
+    "slope": "",
+    "intercept": "pix",
+    "length": "pix",
+    "width": "pix",
+    "half_width": "pix",
+    "amplitude": "",
+    "z": "",
+    "sign": None,
+    "persistent": None,
+    "suspect": None,
+}
+
+
+def find_streaks(
+    difference: Array,
+    variance: Array,
+    bad: Array,
+    *,
+    psf_sigma: float,
+    config: StreakConfig | None = None,
+    others: Sequence[tuple[Array, Array, Array]] | None = None,
+    flagged: Array | None = None,
+) -> Streaks:
+    """
+    Straight lines in a difference, bright and dark.
+
+    Parameters
+    ----------
+    difference, variance : array, shape (y, x), float32
+        Warp less template, and its variance. Pixels that are not finite, or whose variance is not positive, do not
+        count.
+    bad : array, shape (y, x), bool
+        Nor do these.
+    psf_sigma : float
+        Width of the PSF in pixels, a Gaussian's sigma.
+    config : StreakConfig, optional
+    others : sequence of (difference, variance, bad), optional
+        Those of other epochs on the same grid: a line that is seen in some of them is persistent.
+    flagged : array, shape (y, x), bool, optional
+        Saturated, bad or suspect pixels, whether or not they are good enough to be searched. A line along a row or
+        column that has many of them needs more significance, and without `others` one that starts at them is suspect.
+
+    Returns
+    -------
+    Streaks
+        Empty where no pixel is good or the image is too small for any line.
+
+    Raises
+    ------
+    TypeError
+        If arrays are mixed (host and device) or have other dtypes.
+    ValueError
+        If shapes differ, or `psf_sigma` is not finite and positive.
+
+    Notes
+    -----
+    The images are searched where they live; the device is waited for a few times for each round and each line that is
+    looked at. Lines are refined on the host.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, x = np.mgrid[:300, :300]
+    >>> trail = 0.6 * np.exp(-0.5 * ((y - 100 - 0.3 * x) / 2) ** 2)
+    >>> noise = np.random.default_rng(1).normal(size=(300, 300))
+    >>> ones, nothing = np.ones((300, 300), np.float32), np.zeros((300, 300), bool)
+    >>> streaks = find_streaks((noise + trail).astype(np.float32), ones, nothing, psf_sigma=2.0)
+    >>> len(streaks), round(float(streaks.slope[0]), 2), bool(streaks.mask[100, 0])
+    (1, 0.3, True)
+    """
+    config = StreakConfig() if config is None else config
+    xp = _check(difference, variance, bad, flagged, psf_sigma)
+    images = streak_images(difference, variance, bad, clip=config.clip, mesh=config.mesh)
+    found = [] if math.isnan(images.unit) else _search(images, (difference, variance), psf_sigma, config, flagged)
+    found.sort(key=lambda each: -each.fit.z)
+    streaks = _as_streaks(found, difference.shape, images.unit, xp)
+    votes = []
+    for planes in others or () if len(streaks) else ():
+        _check(*planes, None, psf_sigma, shape=difference.shape)
+        votes.append(line_votes(streaks, streak_images(*planes, clip=config.clip, mesh=config.mesh)))
+    if not others:
+        return _with_suspects(streaks, flagged)
+    return with_votes(streaks, votes, config=config)
+
+
+def line_votes(streaks: Streaks, images: LineImages, factor: NoiseFactor | None = None) -> Votes:
+    """
+    What another epoch says about lines.
+
+    Parameters
+    ----------
+    streaks : Streaks
+    images : LineImages
+        Of the other epoch, on the same grid, from `streak_images`.
+    factor : NoiseFactor, optional
+        Of these images, from `noise_factor`; computed when left out.
+
+    Returns
+    -------
+    Votes
+    """
+    factor = noise_factor(images) if factor is None else factor
+    lines = [
+        (_line(streaks, number), int(streaks.sign[number]), float(streaks.width[number]))
+        for number in range(len(streaks))
+    ]
+    return vote(lines, images, factor)
+
+
+def with_votes(streaks: Streaks, votes: Sequence[Votes], *, config: StreakConfig | None = None) -> Streaks:
+    """
+    The lines with `persistent` as other epochs have it, and the mask of those that are not.
+
+    Parameters
+    ----------
+    streaks : Streaks
+    votes : sequence of Votes
+        One per other epoch, from `line_votes`.
+    config : StreakConfig, optional
+        For `persistence`.
+    """
+    config = StreakConfig() if config is None else config
+    persistent = is_persistent(streaks.z, list(votes), persistence=config.persistence)
+    return _changed(streaks, persistent=persistent)
+
+
+def streak_mask(streaks: Streaks, shape: tuple[int, int], *, which: Any = None, xp: ModuleType = np) -> Array:
+    """
+    Pixels of some lines.
+
+    Parameters
+    ----------
+    streaks : Streaks
+    shape : (int, int)
+        (y, x) of the mask, that of the images the lines were found in.
+    which : sequence, optional
+        Bool for each line, or the numbers of some; left out: those that are not persistent.
+    xp : module
+        NumPy or CuPy, whose array is made.
+
+    Returns
+    -------
+    array, shape (y, x), bool
+
+    Raises
+    ------
+    ValueError
+        If `shape` is another one.
+    """
+    if tuple(shape) != tuple(streaks.shape):
+        raise ValueError(f"shape is {tuple(shape)} but the lines were found in {streaks.shape}; give that one")
+    numbers = np.arange(len(streaks))[~streaks.persistent if which is None else np.asarray(which)]
+    lines = [(_line(streaks, n, "mask_ends"), float(streaks.half_width[n])) for n in np.atleast_1d(numbers)]
+    return paint_lines(lines, streaks.shape, xp)
+
+
+@dataclass(frozen=True)
+class _Found:
+    fit: Fit
+    profile: Profile
+    masked: Line
+
+
+def _check(
+    difference: Array,
+    variance: Array,
+    bad: Array,
+    flagged: Array | None,
+    psf_sigma: float,
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> ModuleType:
+    """Module of the arrays, or an error."""
+    planes = {"difference": difference, "variance": variance, "bad": bad}
+    if flagged is not None:
+        planes["flagged"] = flagged
+    xp = array_module(**planes)
+    shape = difference.shape if shape is None else shape
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"difference has shape {shape}; it must be (y, x), neither of them 0")
+    for name, plane in planes.items():
+        if plane.shape != shape:
+            raise ValueError(f"{name} has shape {plane.shape} but must have {tuple(shape)}, (y, x), as the difference")
+        check_dtype(name, plane, ("bool",) if name in ("bad", "flagged") else ("float32",))
+    if not (math.isfinite(psf_sigma) and psf_sigma > 0):
+        raise ValueError(f"psf_sigma must be finite and positive, got {psf_sigma!r}; give the PSF width in pixels")
+    return xp
+
+
+def threshold(shape: tuple[int, int], false_alarm: float) -> float:
+    """
+    Significance that noise reaches in so many images of a shape, per sign.
+
+    Examples
+    --------
+    >>> round(threshold((512, 512), 1e-3), 2)
+    6.32
+    """
+    return float(-special.ndtri(false_alarm / (_TRIALS * shape[0] * shape[1])))
+
+
+def _search(
+    images: LineImages,
+    planes: tuple[Array, Array],
+    psf_sigma: float,
+    config: StreakConfig,
+    flagged: Array | None,
+) -> list[_Found]:
+    """All lines, round by round: in each, those found are removed, which uncovers fainter ones."""
+    factor = noise_factor(images)
+    needed = threshold(images.signal.shape, config.false_alarm)
+    bin = config.bin or _bin(images.signal.shape, psf_sigma)
+    found: list[_Found] = []
+    for _ in range(_MAX_ROUNDS):
+        before = len(found)
+        looked: list[Candidate] = []
+        for candidate in candidates(
+            images,
+            bin=bin,
+            min_length=config.min_length,
+            threshold=min(_SEEN, needed - _MARGIN),
+            signs=config.signs,
+        ):
+            if any(_same(candidate, other, _SAME * bin) for other in looked):
+                continue
+            if len(looked) == _LOOKS or len(found) == config.max_lines:
+                break
+            looked.append(candidate)
+            fit = refine_line(images, candidate, psf_sigma=psf_sigma, factor=factor)
+            if fit is None or not is_accepted(
+                fit, threshold=needed, spread=config.spread, min_length=config.min_length
+            ):
+                continue
+            profile = line_profile(*planes, images, fit, psf_sigma=psf_sigma, mask_level=config.mask_level)
+            masked = extended(fit.line, images.weight, fit.width)
+            found.append(_Found(fit, profile, masked))
+            _remove(images, found[-1], config.mesh)
+        if len(found) == before:
+            break
+    return found
+
+
+def _bin(shape: tuple[int, int], psf_sigma: float) -> int:
+    return 2 if psf_sigma < _NARROW_PSF or max(shape) <= _SMALL_IMAGE else 4
+
+
+def _same(one: Candidate, other: Candidate, reach: float) -> bool:
+    """Whether both ends of two candidates of one sign are near each other."""
+    if one.sign != other.sign:
+        return False
+    a, b = np.array(one.ends), np.array(other.ends)
+    return any(np.hypot(*(a - ends).T).max() <= reach for ends in (b, b[::-1]))
+
+
+def _remove(images: LineImages, found: _Found, mesh: int) -> None:
+    """Take the light and the weight of a line out of the images, and what the background had of it."""
+    xp = array_module(images.signal)
+    reach = max(_REMOVED * found.fit.width, found.profile.half_width)
+    pixels = xp.asarray(mask_pixels(found.masked, reach, images.signal.shape))
+    for plane in images[:2]:
+        plane.ravel()[pixels] = 0
+    subtract_background(images, mesh=mesh)
+
+
+def _as_streaks(found: list[_Found], shape: tuple[int, int], noise: float, xp: ModuleType) -> Streaks:
+    lines = [each.fit.line for each in found]
+    centres = [((shape[0] if line.vertical else shape[1]) - 1) / 2 for line in lines]
+    n = len(found)
+    return Streaks(
+        ends=np.array([line.ends() for line in lines]).reshape(n, 2, 2),
+        orientation=np.array(["v" if line.vertical else "h" for line in lines], dtype="<U1"),
+        slope=np.array([line.slope for line in lines], dtype=np.float64),
+        intercept=np.array([float(line.minor(c)) for line, c in zip(lines, centres)], dtype=np.float64),
+        length=np.array([line.length for line in lines], dtype=np.float64),
+        width=np.array([each.profile.width for each in found], dtype=np.float64),
+        half_width=np.array([each.profile.half_width for each in found], dtype=np.float64),
+        amplitude=np.array([each.fit.sign * each.profile.crest for each in found], dtype=np.float64),
+        z=np.array([each.fit.z for each in found], dtype=np.float64),
+        sign=np.array([each.fit.sign for each in found], dtype=np.int64),
+        persistent=np.zeros(n, dtype=bool),
+        suspect=np.zeros(n, dtype=bool),
+        profile=_ragged([each.profile.values for each in found], centred=True),
+        block_amplitude=_ragged([each.profile.blocks for each in found], centred=False),
+        mask_ends=np.array([each.masked.ends() for each in found]).reshape(n, 2, 2),
+        mask=paint_lines([(each.masked, each.profile.half_width) for each in found], shape, xp),
+        shape=tuple(shape),
+        noise=noise,
+    )
+
+
+def _ragged(rows: list[np.ndarray], *, centred: bool) -> np.ndarray:
+    """Rows in one array, NaN where they are shorter than the longest: beyond their end, or on both sides."""
+    longest = max(map(len, rows), default=0)
+    out = np.full((len(rows), longest), np.nan)
+    for number, row in enumerate(rows):
+        first = (longest - len(row)) // 2 if centred else 0
+        out[number, first : first + len(row)] = row
+    return out
+
+
+def _line(streaks: Streaks, number: int, ends: str = "ends") -> Line:
+    points = getattr(streaks, ends)[number]
+    vertical = bool(streaks.orientation[number] == "v")
+    (first, start), (last, stop) = points[:, ::-1] if vertical else points
+    return Line(vertical, float(start), float(stop), float(first), float(last))
+
+
+def _changed(streaks: Streaks, **values: Any) -> Streaks:
+    """A copy with other values, and the mask that goes with them."""
+    new = Streaks(**{**vars(streaks), **values})
+    xp = array_module(streaks.mask)
+    new._set(mask=streak_mask(new, new.shape, xp=xp))
+    return new
+
+
+def _with_suspects(streaks: Streaks, flagged: Array | None) -> Streaks:
+    return streaks
