@@ -18,6 +18,7 @@ from .configuration import (
     CoaddConfig,
     Detection,
     Interpolation,
+    LsstStreaks,
     Persistence,
     Prefilter,
     VarianceScaling,
@@ -30,6 +31,7 @@ from .matching import SpatialKernel
 from .mosaic import CellResult, CompositePsf, Mosaic, map_cells
 from .noise import NoiseStatistics, noise_statistics
 from .spectra import diffim_correction, fft_shape, score_correction
+from .streaks import StreakConfig, Streaks, find_streaks
 
 if TYPE_CHECKING:
     from .fits import read_image, read_kernel, read_warps
@@ -51,6 +53,7 @@ __all__ = [
     "DecorrelationConfig",
     "Detection",
     "Interpolation",
+    "LsstStreaks",
     "MaskSchema",
     "MaskedImage",
     "Mosaic",
@@ -59,6 +62,8 @@ __all__ = [
     "Persistence",
     "Prefilter",
     "SpatialKernel",
+    "StreakConfig",
+    "Streaks",
     "VarianceScaling",
     "WarpStack",
     "assemble",
@@ -68,6 +73,7 @@ __all__ = [
     "fft_shape",
     "filter_artifacts",
     "find_artifacts",
+    "find_streaks",
     "map_cells",
     "noise_statistics",
     "prefilter_artifacts",

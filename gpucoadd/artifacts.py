@@ -24,10 +24,13 @@ from .configuration import CoaddConfig, Persistence, Prefilter
 from .detection import Footprints, NothingUndetectedError, detect, detect_template, label
 from .groups import by_epochs
 from .images import Frozen, MaskedImage, WarpStack, check_dtype
+from .line_votes import Votes
 from .masks import MaskSchema
 from .memory import memory_bound
 from .planes import BitPlanes, Flags
 from .reading import Planes
+from .streak_masking import cast_votes, count_votes, differences, find_lines, outside_sources, streak_flags
+from .streaks import Streaks
 from .variance import variance_scales
 from .workers import Work, check_threads
 
@@ -53,6 +56,10 @@ class Artifacts(Frozen):
         Factor applied to each epoch's variance; NaN where none was.
     template_footprints : array, shape (y, x), int32
         0 or the number of the bright template source.
+    streak : array, shape (epoch, y, x), bool
+        Those of the clipped pixels that lie on a trail; an AttributeError where none was searched for.
+    lines : tuple of Streaks or None, (epoch,)
+        The lines of each epoch, persistent and dark ones too; None where none was searched for.
     """
 
     epochs: tuple[Hashable, ...]
@@ -60,13 +67,14 @@ class Artifacts(Frozen):
     n_image_matched: Array
     variance_scale: np.ndarray
     template_footprints: Array
+    lines: tuple[Streaks | None, ...]
     bits: dict[str, BitPlanes]
 
     def __init__(self, **values: Any) -> None:
         self._set(**values)
 
     def plane(self, kind: str, epoch: int) -> Array:
-        """(y, x) bool plane of `kind` ("clipped", "no_data" or "edge") for the epoch at position `epoch`."""
+        """(y, x) bool plane of `kind` ("clipped", "no_data", "edge" or "streak") for the epoch at position `epoch`."""
         return self.bits[kind].plane(epoch)
 
     @property
@@ -84,6 +92,13 @@ class Artifacts(Frozen):
         """(epoch, y, x) bool: EDGE in the PSF-matched warp."""
         return self.bits["edge"].all_planes()
 
+    @property
+    def streak(self) -> Array:
+        """(epoch, y, x) bool: pixels clipped for a trail."""
+        if "streak" not in self.bits:
+            raise AttributeError("no trails were searched for; use CoaddConfig(streaks=StreakConfig())")
+        return self.bits["streak"].all_planes()
+
 
 class _Searched(NamedTuple):
     """First loop's result for a group of epochs."""
@@ -93,6 +108,7 @@ class _Searched(NamedTuple):
     no_data: Flags
     edge: Flags
     n_good: Array  # (y, x)
+    lines: list[Streaks]  # none where they are not searched for
 
 
 def find_artifacts(
@@ -158,7 +174,8 @@ def search(
     sigma = getattr(template, "psf_sigma", None)
     sigma = float(np.nanmax(psf_matched.psf_sigma)) if sigma is None else float(sigma)
     bright = template_footprints(template.image, template.variance, psf_sigma=sigma, config=config)
-    bits = {kind: BitPlanes((n_epochs, *shape), xp) for kind in ("clipped", "no_data", "edge")}
+    kinds = ("clipped", "no_data", "edge", *(("streak",) if config.finds_streaks else ()))
+    bits = {kind: BitPlanes((n_epochs, *shape), xp) for kind in kinds}
     epoch_count, n_image = xp.zeros(shape, dtype=xp.int32), xp.zeros(shape, dtype=xp.int32)
     where = {epoch: index for index, epoch in enumerate(psf_matched.epochs)}
     positions = [position for position, epoch in enumerate(ids) if epoch in where]
@@ -171,31 +188,74 @@ def search(
 
     factors = np.full(n_epochs, math.nan)
     candidates: list[tuple[list[int], Footprints]] = []
-    groups = by_epochs(search_group, psf_matched, indices, work, bytes_per_pixel=_BYTES_PER_PIXEL)
+    lines: dict[int, Streaks] = {}
+    groups = by_epochs(search_group, psf_matched, indices, work, bytes_per_pixel=_bytes_per_pixel(config))
     for piece, searched in groups:
         group = positions[piece]
         candidates.append((group, searched.footprints))
+        lines.update(zip(group, searched.lines))
         factors[group] = searched.scales
         bits["no_data"].set_planes(group, searched.no_data)
         bits["edge"].set_planes(group, searched.edge)
         primitives.add_flags(searched.footprints.paint((len(group), *shape)), epoch_count)
         xp.add(n_image, searched.n_good, out=n_image)
         work.progress("comparing", piece.stop, len(positions))
+    if any(map(len, lines.values())):
+        lines = _put_to_the_vote(lines, psf_matched, template, config, positions, indices, factors, work)
+        lines = {position: outside_sources(found, bright) for position, found in lines.items()}
     for group, footprints in candidates:
         judged = _judge(footprints, epoch_count, n_image, bright, config.persistence)
-        bits["clipped"].set_planes(group, judged.paint((len(group), *shape)))
+        clipped = judged.paint((len(group), *shape))
+        if any(len(lines[position]) for position in group if position in lines):
+            no_data = Flags.of(xp.stack([bits["no_data"].plane(position) for position in group]))
+            sigmas = [float(psf_matched.psf_sigma[where[ids[position]]]) for position in group]
+            found = [lines[position] for position in group]
+            streaks = streak_flags(found, footprints, no_data, bright, sigmas, config)
+            bits["streak"].set_planes(group, streaks)
+            clipped = clipped.union(streaks)
+        bits["clipped"].set_planes(group, clipped)
     return Artifacts(
         epochs=tuple(ids),
         epoch_count=epoch_count,
         n_image_matched=n_image,
         variance_scale=factors,
         template_footprints=_merged(bright, template.image),
+        lines=tuple(lines.get(position) for position in range(n_epochs)),
         bits=bits,
     )
 
 
+def _put_to_the_vote(
+    lines: dict[int, Streaks],
+    psf_matched: WarpStack,
+    template: MaskedImage,
+    config: CoaddConfig,
+    positions: list[int],
+    indices: list[int],
+    scales: np.ndarray,
+    work: Work,
+) -> dict[int, Streaks]:
+    """The lines, `persistent` where enough of the other epochs have them, too."""
+
+    def vote(piece: slice, planes: Planes) -> list[dict[int, Votes]]:
+        group = positions[piece]
+        epochs = differences(planes, scales[group], template, psf_matched.schema, config)
+        return cast_votes(epochs, group, lines, config)
+
+    votes = []
+    for piece, cast in by_epochs(vote, psf_matched, indices, work, bytes_per_pixel=_bytes_per_pixel(config)):
+        votes += cast
+        work.progress("voting", piece.stop, len(positions))
+    return count_votes(lines, votes, config)
+
+
 _OF_DETECTION = ("DETECTED", "DETECTED_NEGATIVE")  # cleared before a difference is searched, whatever the warp had
 _BYTES_PER_PIXEL = 80  # planes of one epoch and what is made of them while it is searched
+_BYTES_PER_PIXEL_OF_LINES = 60  # beside these, while it is searched for lines
+
+
+def _bytes_per_pixel(config: CoaddConfig) -> int:
+    return _BYTES_PER_PIXEL + (_BYTES_PER_PIXEL_OF_LINES if config.finds_streaks else 0)
 
 
 def _search_group(
@@ -210,11 +270,12 @@ def _search_group(
         for index, scale in zip(indices, scales, strict=True):
             if math.isnan(scale):
                 logger.info("epoch %s: variance not rescaled, no factor can be had", warps.epochs[index])
+    sigmas = [float(warps.psf_sigma[index]) for index in indices]
     footprints, compared = detect(
         image,
         variance,
         mask,
-        psf_sigma=[float(warps.psf_sigma[index]) for index in indices],
+        psf_sigma=sigmas,
         config=config.detection,
         template=(template.image, template.variance),
         scales=scales.tolist(),
@@ -224,7 +285,10 @@ def _search_group(
     )
     if config.prefilter.enabled:
         footprints = _prefilter(footprints, mask, schema, config.prefilter)
-    return _Searched(footprints, scales, compared.no_data, compared.edge, compared.n_good)
+    lines = []
+    if config.finds_streaks:
+        lines = find_lines(differences(planes, scales, template, schema, config), sigmas, config)
+    return _Searched(footprints, scales, compared.no_data, compared.edge, compared.n_good, lines)
 
 
 def template_footprints(image: Array, variance: Array, *, psf_sigma: float, config: CoaddConfig) -> list[Array]:
@@ -279,7 +343,7 @@ def _judge(
     total = primitives.sum_by_label(labels, footprints.n_footprints, n_image.reshape(-1).take(pixels))
     mean = total / areas
     limit = xp.minimum(rule.max_fraction_low * mean, rule.max_epochs + rule.max_fraction_high * mean)
-    limit = xp.trunc(limit)
+    limit = xp.trunc(limit)  # `Persistence.limit` of every footprint at once
     rare = (counts > 0) & (counts <= limit.take(labels))
     artifact = footprints.total(rare) / areas > rule.spatial_threshold
     for image in template_labels:  # a footprint wholly inside a bright source of the template is spared

@@ -1,9 +1,9 @@
 """
-The command line: `gpucoadd coadd`, `decorrelate`, `demo`, `view`, `bench`, `info`.
+The command line: `gpucoadd coadd`, `decorrelate`, `streaks`, `demo`, `view`, `bench`, `info`.
 
 It calls the public functions and adds three things: outputs appear together when everything is done and not at all
 when something failed; messages are single lines; and the exit code tells whose error it was (2 the user's, 1 ours).
-What each command does is in `commands` and `decorrelating`.
+What each command does is in `commands`, `decorrelating` and `searching`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NoReturn
 from .arguments import UsageError
 from .commands import run_bench, run_coadd, run_demo, run_info, run_view, version
 from .decorrelating import run_decorrelate
+from .searching import run_streaks
 from .terminal import is_users, message_of, one_line_messages, say
 
 _DONE, _OURS, _YOURS, _INTERRUPTED = 0, 1, 2, 130
@@ -84,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     coadd.add_argument("warps", nargs="+", metavar="WARPS", help="FITS files, or folders of them")
     coadd.add_argument("--psf-matched", nargs="+", metavar="WARPS", help="their PSF-matched twins, paired by epoch id")
     coadd.add_argument("-o", "--out", required=True, metavar="OUT", help="the coadd, a FITS file; replaced if there")
-    coadd.add_argument("--artifact-masks", metavar="DIR", help="write one mask per epoch, <epoch>.fits, plane CLIPPED")
+    coadd.add_argument(
+        "--artifact-masks",
+        metavar="DIR",
+        help="write one mask per epoch, <epoch>.fits, planes CLIPPED and, where trails are searched for, STREAK",
+    )
     coadd.add_argument("--save-count-image", metavar="FILE", help="write in how many epochs each pixel stood out")
     words = "such as 4G or 512MiB; half of the host's, or 80 %% of what is free on the device, when left out"
     coadd.add_argument("--memory", metavar="SIZE", help=words)
@@ -93,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "whiten the noise of an image difference; existing output files are replaced"
     _add_decorrelate_words(command("decorrelate", run_decorrelate, text))
+
+    text = "find satellite trails in an image difference; existing output files are replaced"
+    _add_streaks_words(command("streaks", run_streaks, text))
 
     demo = command("demo", run_demo, "simulate a sky and a difference, coadd, decorrelate, report what was found")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the result (default: demo)")
@@ -132,6 +140,27 @@ def _add_bench_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", metavar="A,B", help="only these, such as coadd,find-artifacts")
     parser.add_argument("--json", metavar="FILE", help="write what was measured; replaced if there")
     _add_machine(parser)
+
+
+def _add_streaks_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "difference", metavar="DIFFERENCE", help="FITS file; its noise and its mask are used where it has them"
+    )
+    parser.add_argument("-o", "--out", required=True, metavar="MASK", help="mask with plane STREAK; replaced if there")
+    parser.add_argument("--table", metavar="ECSV", help="write the lines with what was measured on them")
+    parser.add_argument(
+        "--others",
+        nargs="+",
+        default=[],
+        metavar="DIFFERENCE",
+        help="differences of other epochs on the same pixels: lines that they have, too, are not masked",
+    )
+    parser.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="where the file does not tell it")
+    parser.add_argument("--config", metavar="FILE", help="TOML file of options, those of StreakConfig")
+    parser.add_argument(
+        "-c", dest="options", action="append", default=[], metavar="NAME=VALUE", help="one option; wins over --config"
+    )
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto (default), cpu, cuda or cuda:1")
 
 
 def _add_decorrelate_words(parser: argparse.ArgumentParser) -> None:

@@ -29,6 +29,7 @@ from .masks import MaskSchema
 from .memory import memory_bound, stack_device
 from .options import as_names
 from .residence import bounded
+from .streaks import Streaks
 from .workers import Progress, Work, check_threads, no_progress
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,10 @@ class Coadd(MaskedImage):
         Unpacked from bits at every access.
     variance_scale : numpy.ndarray, shape (kept,), float64
         NaN where not applied.
+    streak : array, shape (kept, y, x), bool
+        Pixels clipped for a trail; only where trails were searched for.
+    lines : tuple of Streaks
+        What was found of each epoch; only where trails were searched for.
     provenance : dict
         Version, configuration and inputs, as written to files.
     """
@@ -135,6 +140,16 @@ class Coadd(MaskedImage):
     def variance_scale(self) -> np.ndarray:
         """(kept,) float64: factor applied to each PSF-matched variance, NaN where none was."""
         return self._found().variance_scale
+
+    @property
+    def streak(self) -> Array:
+        """(kept, y, x) bool: pixels clipped for a trail."""
+        return self._found().streak
+
+    @property
+    def lines(self) -> tuple[Streaks | None, ...]:
+        """(kept,): the lines of every epoch, None for those without a PSF-matched warp."""
+        return self._found().lines
 
     def write(self, path: str | os.PathLike[str], *, compression: str = "none") -> None:
         """

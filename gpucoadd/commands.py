@@ -63,7 +63,7 @@ def _write_coadd(result: Any, args: argparse.Namespace) -> int:
 
     grid = {"origin": result.origin, "wcs": result.wcs, "provenance": result.provenance}
     artifacts = result.artifacts
-    bit = np.int32(result.schema.bitmask("CLIPPED"))
+    schema = result.schema if "streak" not in artifacts.bits else result.schema.with_planes("STREAK")
     n_clipped = 0
     with Staging() as staging:
         result.write(staging.place(args.out))
@@ -74,7 +74,10 @@ def _write_coadd(result: Any, args: argparse.Namespace) -> int:
             n_clipped += int(np.count_nonzero(clipped))
             if args.artifact_masks is not None:
                 path = staging.place(Path(args.artifact_masks) / f"{file_name(epoch)}.fits")
-                fits.write_mask(path, np.where(clipped, bit, np.int32(0)), schema=result.schema, **grid)
+                mask = clipped * np.int32(schema.bitmask("CLIPPED"))
+                if "streak" in artifacts.bits:
+                    mask |= backend.to_host(artifacts.plane("streak", position)) * np.int32(schema.bitmask("STREAK"))
+                fits.write_mask(path, mask, schema=schema, **grid)
     return n_clipped
 
 

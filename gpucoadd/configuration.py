@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .options import as_names, group, option, with_overrides
+from .streak_config import StreakConfig
 
 STATISTICS = (
     "MEAN",
@@ -108,7 +109,6 @@ _NOT_YET = {
     "doMaskBrightObjects": "bright-object masks",
     "doInputMap": "the input map",
     "doSelectVisits": "a list of visits to select",
-    "doFilterMorphological": "streak masking",
 }
 
 
@@ -345,6 +345,49 @@ class Persistence:
         _in_range("max_fraction_high (maxFractionEpochsHigh)", self.max_fraction_high, 0.0, 1.0, open_high=True)
         _in_range("spatial_threshold (spatialThreshold)", self.spatial_threshold, 0.0, 1.0)
 
+    def limit(self, n_epochs: float) -> int:
+        """In how many of `n_epochs` an artifact may appear."""
+        low, high = self.max_fraction_low * n_epochs, self.max_epochs + self.max_fraction_high * n_epochs
+        return int(min(low, high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LsstStreaks:
+    """
+    Streak masks by LSST's rules, around the lines that `find_streaks` finds.
+
+    Attributes
+    ----------
+    enabled : bool
+        In place of the masks of `CoaddConfig.streaks`; its other options hold for the search all the same.
+    only_detected : bool
+        Mask only pixels of candidates.
+    mask_sigmas : float
+        Half width of the mask in units of the profile's width, that of a Moffat profile of exponent 2.5.
+    footprint_threshold : float
+        Nor is masked where this profile is fainter, in units of the image.
+    max_width : float
+        Largest full width of the mask in pixels; 0 for none.
+    grow_sigma : float
+        Growth in units of the PSF's sigma, cut to whole pixels.
+    """
+
+    enabled: bool = option("doFilterMorphological", False)
+    only_detected: bool = option("maskStreaks.onlyMaskDetected", True)
+    mask_sigmas: float = option("maskStreaks.nSigmaMask", 5.0)
+    footprint_threshold: float = option("maskStreaks.footprintThreshold", 0.01)
+    max_width: float = option("maskStreaks.maxStreakWidth", 0.0)
+    grow_sigma: float = option("growStreakFp", 5.0)
+
+    def __post_init__(self) -> None:
+        for name, field in (
+            ("mask_sigmas", "maskStreaks.nSigmaMask"),
+            ("footprint_threshold", "maskStreaks.footprintThreshold"),
+            ("max_width", "maskStreaks.maxStreakWidth"),
+            ("grow_sigma", "growStreakFp"),
+        ):
+            _in_range(f"lsst_streaks.{name} ({field})", getattr(self, name), 0.0)
+
 
 _TEMPLATE = AssemblyConfig(
     reject=("NO_DATA",),
@@ -360,12 +403,28 @@ _DETECT_TEMPLATE = Detection(
     threshold=300.0, polarity="positive", min_pixels=1, grow_sigma=2.4, reestimate_background=True
 )
 
+# Fields of MaskStreaksConfig that steer LSST's own line finder, or name planes.
+_LINE_FINDER_BOOKKEEPING = (
+    "minimumKernelHeight",
+    "absMinimumKernelHeight",
+    "clusterMinimumSize",
+    "clusterMinimumDeviation",
+    "delta",
+    "nSigma",
+    "rhoBinSize",
+    "thetaBinSize",
+    "invSigma",
+    "dChi2Tolerance",
+    "maxFitIter",
+    "detectedMaskPlane",
+    "streaksMaskPlane",
+)
 _COMPARE_WARP_BOOKKEEPING = (
     _BOOKKEEPING
+    | {f"maskStreaks.{name}" for name in _LINE_FINDER_BOOKKEEPING}
     | {f"assembleStaticSkyModel.{name}" for name in _BOOKKEEPING}
     | {f"{prefix}.{name}" for prefix in ("detect", "detectTemplate") for name in _DETECTION_BOOKKEEPING}
     | {
-        "growStreakFp",
         "streakMaskName",
         "scaleWarpVariance.background.useApprox",
         "scaleWarpVariance.background.undersampleStyle",
@@ -401,6 +460,12 @@ class CoaddConfig:
         Candidates that lie on bad pixels.
     persistence : Persistence
         The epoch-count rule.
+    streaks : StreakConfig
+        The search for satellite trails, however faint; off unless its `enabled` is True, as in ``StreakConfig()``.
+    streak_bad_planes : tuple of str
+        Planes whose pixels are not searched for trails.
+    lsst_streaks : LsstStreaks
+        Masks of the trails by LSST's rules instead.
     save_count_image : bool
         Write the epoch count image as ``epochCountIm.fits`` into `figure_path`.
     figure_path : str
@@ -424,6 +489,9 @@ class CoaddConfig:
     preserve_contained: bool = option("doPreserveContainedBySource", True)
     prefilter: Prefilter = group("", Prefilter())
     persistence: Persistence = group("", Persistence())
+    streaks: StreakConfig = group("", StreakConfig(enabled=False))
+    streak_bad_planes: tuple[str, ...] = option("maskStreaks.badMaskPlanes", ("NO_DATA", "INTRP", "BAD", "SAT", "EDGE"))
+    lsst_streaks: LsstStreaks = group("", LsstStreaks())
     save_count_image: bool = option("saveCountIm", False)
     figure_path: str = option("figPath", ".")
 
@@ -434,6 +502,16 @@ class CoaddConfig:
                 "template_detection_step (detectTemplateIterMultiplier) must be positive, "
                 f"got {self.template_detection_step!r}"
             )
+        if self.streaks.enabled and self.lsst_streaks.enabled:
+            raise ValueError(
+                "streaks and lsst_streaks (doFilterMorphological) are both enabled; choose one: the first masks a "
+                "trail as far out as it is seen, the second by LSST's rules"
+            )
+
+    @property
+    def finds_streaks(self) -> bool:
+        """Whether trails are searched for."""
+        return self.streaks.enabled or self.lsst_streaks.enabled
 
     @classmethod
     def from_lsst(cls, overrides: Mapping[str, Any]) -> CoaddConfig:
@@ -464,9 +542,6 @@ class CoaddConfig:
             raise ValueError(f"{prefix}doNImage must be False: the template has no contribution image of its own")
         if overrides.get(prefix + "doWriteArtifactMasks"):
             raise ValueError(f"{prefix}doWriteArtifactMasks must be False: the template rejects no artifacts")
-        for name in overrides:
-            if name.startswith("maskStreaks"):
-                raise ValueError(f"{name}: streak masking is not yet part of gpucoadd")
         kept = _without_switches(_without_switches(overrides), prefix=prefix)
         config = with_overrides(cls(), kept, own_names=own_names, without_effect=_COMPARE_WARP_BOOKKEEPING)
         if overrides.get(prefix + "doWrite") and config.template.warp_type == config.stacking.warp_type:

@@ -41,6 +41,7 @@ from .upload import DeviceSource
 from .writing import read_provenance, write_array, write_kernel, write_mask, write_planes
 
 __all__ = [
+    "find_psf_sigma",
     "find_stamp",
     "read_difference",
     "read_image",
@@ -197,6 +198,22 @@ def read_difference(path: str | os.PathLike[str], *, device: str = "auto") -> Ma
         As `read_image`.
     """
     return _read_image(path, device, recognise_difference)
+
+
+def find_psf_sigma(path: str | os.PathLike[str]) -> float:
+    """
+    Width of the PSF, a Gaussian's sigma in pixels, as a file tells it: its HDU PSF, else its header; NaN where neither.
+
+    Raises
+    ------
+    FileNotFoundError, OSError, ValueError
+        As `read_difference`.
+    """
+    pool = Pool()
+    try:
+        return _describe(os.fspath(path), pool, recognise_difference).sigma
+    finally:
+        pool.close()
 
 
 _Recognise = Callable[[str, Sequence[Any]], Layout]

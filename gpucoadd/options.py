@@ -55,7 +55,9 @@ def check_names(name: str, names: Any) -> tuple[str, ...]:
 
 def _convert(name: str, value: Any, current: Any) -> Any:
     """`value` in the type of `current`, or ValueError."""
-    wanted = type(current)
+    if current is None and value is None:
+        return None
+    wanted = int if current is None else type(current)  # the only options without a default value are whole numbers
     if wanted is bool or isinstance(value, bool):
         fits = isinstance(value, bool) and wanted is bool
     elif wanted is float:

@@ -188,7 +188,8 @@ def plant(
     y, x = np.ogrid[: size[0], : size[1]]
 
     n_trails = max(round(settings["trail_fraction"] * n_epochs), 1) if settings["trail_fraction"] > 0 else 0
-    for epoch in rng.permutation(n_epochs)[:n_trails]:
+    order = rng.permutation(n_epochs)
+    for epoch in order[:n_trails]:
         for _ in range(1 + (rng.uniform() < 0.25)):
             planes["trail"][epoch] += _trail(rng, y, x, side, psf_sigma[epoch], variables)
 
@@ -213,6 +214,13 @@ def plant(
 
     half_noise = 0.5 * noise[:, np.newaxis, np.newaxis]
     truth = {kind: flux >= half_noise for kind, flux in planes.items()}
+    if settings["faint_trail"] > 0:
+        epoch = order[-1]  # the last that would get a bright one
+        across, _ = _line(np.random.default_rng([settings["seed"], 6]), y, x, side, variables)
+        profile = np.exp(-0.5 * (across / psf_sigma[epoch]) ** 2)
+        planes["faint trail"] = np.zeros((n_epochs, *size), dtype=np.float32)
+        planes["faint trail"][epoch] = settings["faint_trail"] * noise[epoch] * profile
+        truth["faint trail"] = planes["faint trail"] >= 0.1 * settings["faint_trail"] * noise[epoch]
     planted = sum(planes.values(), start=np.zeros((n_epochs, *size), dtype=np.float32))
     return planted, truth, flagged & truth["cosmic ray"]
 
@@ -221,6 +229,16 @@ def _trail(
     rng: np.random.Generator, y: np.ndarray, x: np.ndarray, side: int, psf_sigma: float, variables: Table
 ) -> np.ndarray:
     """Straight trail across the frame, its brightness tumbling along the way."""
+    across, along = _line(rng, y, x, side, variables)
+    width = math.hypot(psf_sigma, rng.uniform(0.5, 2.0))
+    tumbling = 1 + 0.3 * np.sin(2 * np.pi * (along / (side * rng.uniform(0.2, 0.6)) + rng.uniform()))
+    return 10 ** rng.uniform(1.9, 2.8) * tumbling * np.exp(-0.5 * (across / width) ** 2)
+
+
+def _line(
+    rng: np.random.Generator, y: np.ndarray, x: np.ndarray, side: int, variables: Table
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of every pixel from a line across the frame, and place along it; clear of the variable stars."""
     for _ in range(100):
         angle = rng.uniform(0, np.pi)
         cy, cx = rng.uniform(0.2, 0.8, 2) * (y.size, x.size)
@@ -229,10 +247,7 @@ def _trail(
         if np.all(clear > side / 12):
             break
     across = (y - cy) * normal[0] + (x - cx) * normal[1]
-    along = (y - cy) * np.sin(angle) + (x - cx) * np.cos(angle)
-    width = math.hypot(psf_sigma, rng.uniform(0.5, 2.0))
-    tumbling = 1 + 0.3 * np.sin(2 * np.pi * (along / (side * rng.uniform(0.2, 0.6)) + rng.uniform()))
-    return 10 ** rng.uniform(1.9, 2.8) * tumbling * np.exp(-0.5 * (across / width) ** 2)
+    return across, (y - cy) * np.sin(angle) + (x - cx) * np.cos(angle)
 
 
 def _moving_track(

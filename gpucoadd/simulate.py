@@ -60,7 +60,8 @@ class Night:
         Direct warps, with their PSF-matched twins in `warps.psf_matched`.
     truth : dict of str to array, shape (epoch, y, x), bool
         Pixels of the direct warps that a planted artifact brightens by at least half the
-        sky noise, by kind: "trail", "cosmic ray", "moving object", "ghost".
+        sky noise, by kind: "trail", "cosmic ray", "moving object", "ghost"; and, with `faint_trail`, "faint trail":
+        pixels that get at least a tenth of its crest.
     planted : array, shape (epoch, y, x), float32
         Noise-free flux of all artifacts in the direct warps.
     expected : array, shape (epoch, y, x), float32
@@ -109,6 +110,7 @@ def simulate_night(
     n_saturated: int = 2,
     trail_fraction: float = 0.4,
     cosmic_ray_density: float = 2.5e-5,
+    faint_trail: float = 0.0,
 ) -> Night:
     """
     Simulate the warps of one patch in one band.
@@ -141,6 +143,8 @@ def simulate_night(
         Saturated stars among the stars.
     trail_fraction : float
         Fraction of epochs with a satellite trail; one epoch at least, unless 0.
+    faint_trail : float
+        Crest of one more trail, in standard deviations of its epoch's empty sky; 0 for none.
 
     Returns
     -------
@@ -266,6 +270,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
         low, high = settings[name]
         if not 0 < low <= high:
             raise ValueError(f"{name} must be two positive numbers, the smaller first, got {settings[name]}")
+    if not settings["faint_trail"] >= 0:
+        raise ValueError(f"faint_trail must be at least 0, got {settings['faint_trail']}")
 
 
 def _stack(epochs: list[list[np.ndarray]]) -> tuple[np.ndarray, ...]:

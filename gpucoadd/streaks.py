@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from .backend import Array, array_module, to_host
+from .backend import Array, array_module
 from .images import Frozen, check_dtype
 from .line_candidates import Candidate, candidates
-from .line_fits import Fit, Line, is_accepted, on_segment, refine_line, take_strip
+from .line_fits import Fit, Line, is_accepted, refine_line
 from .line_images import LineImages, NoiseFactor, noise_factor, streak_images, subtract_background
 from .line_masks import Profile, extended, line_profile, mask_pixels, paint_lines
 from .line_sums import line_sums
@@ -127,6 +127,33 @@ class Streaks(Frozen):
     def __repr__(self) -> str:
         return f"Streaks({len(self)} lines in {self.shape[0]} x {self.shape[1]}, {self.persistent.sum()} persistent)"
 
+    def pixels(self, number: int, *, half_width: float, across: bool = False) -> np.ndarray:
+        """
+        Flat indices of the pixels within `half_width` of one line.
+
+        Parameters
+        ----------
+        number : int
+            Which line.
+        half_width : float
+            Pixels.
+        across : bool
+            Go on to the borders of the image.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n,), int64
+        """
+        line = _line(self, number)
+        if across:
+            line = line.between(-0.5, (self.shape[0] if line.vertical else self.shape[1]) - 0.5)
+        return mask_pixels(line, half_width, self.shape)
+
+    def select(self, keep: Any) -> Streaks:
+        """Those whose entry in `keep`, (n,) bool, is set."""
+        keep = np.asarray(keep, dtype=bool)
+        return _changed(self, **{name: getattr(self, name)[keep] for name in _PER_LINE})
+
     def to_table(self) -> Table:
         """One row per line, with units: an astropy Table."""
         from astropy import units as u
@@ -143,6 +170,23 @@ class Streaks(Frozen):
         return table
 
 
+_PER_LINE = (
+    "ends",
+    "orientation",
+    "slope",
+    "intercept",
+    "length",
+    "width",
+    "half_width",
+    "amplitude",
+    "z",
+    "sign",
+    "persistent",
+    "suspect",
+    "profile",
+    "block_amplitude",
+    "mask_ends",
+)
 _COLUMNS = {
     "orientation": None,
     "slope": "",

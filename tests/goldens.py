@@ -24,6 +24,7 @@ INTERPOLATED = 2e-4
 WEIGHTS = 1e-6
 # The scale rests on a spline background, computed here and there in another order.
 VARIANCE_SCALE = 1e-4
+STREAKS = 0.85  # of the pixels that LSST clips for trails
 
 
 class Golden(NamedTuple):
@@ -226,6 +227,37 @@ def check_coadd(result, golden):
             assert_array_equal(host(getattr(result, name)), golden[f"out_{key}"], err_msg=name)
     assert_array_equal(host(result.n_image), golden["out_n_image"], err_msg="n_image")
     check_planes("", result, golden, *final_planes(golden))
+
+
+def check_streaks(result, without, golden):
+    """
+    AssertionError unless a `Coadd` made with LSST's streak masking agrees with the golden.
+
+    LSST finds its lines in another way, and fewer of them. What it clipped for a trail has to be clipped; what is
+    clipped without trails, too; and all pixels at which the same epochs were clipped have to agree as ever.
+
+    Parameters
+    ----------
+    result, without : Coadd
+        With streak masking, and from the same warps without it.
+    golden : Golden
+    """
+    ours, theirs, plain = host(result.clipped), golden["out_alt_clipped"], host(without.clipped)
+    assert not (plain & ~theirs).any(), "clipped without trails, but not in the reference"
+    assert not (plain & ~ours).any(), "clipped without trails, but not with them"
+    of_streaks = theirs & ~plain
+    share = (ours & of_streaks).sum() / of_streaks.sum()
+    assert share >= STREAKS, f"{share:.2f} of the pixels that LSST clipped for trails are clipped"
+    arrays = dict(golden.arrays, out_alt_clipped=ours)
+    differ = (ours ^ theirs).any(axis=0)
+    arrays["out_n_image"] = np.where(differ, host(result.n_image), golden["out_n_image"])
+    arrays["out_final_yx"] = np.argwhere(np.ones(differ.shape, bool))
+    for name, plane in zip(("image", "variance", "mask"), final_planes(golden), strict=True):
+        got = host(getattr(result, name))
+        got = translate(got, result.schema, golden.planes) if name == "mask" else got
+        arrays[f"out_coadd_raw_{name}"] = np.where(differ, got, plane)
+        arrays[f"out_final_{name}"] = arrays[f"out_coadd_raw_{name}"].ravel()
+    check_coadd(result, golden._replace(arrays=arrays))
 
 
 def check_statistics(golden, to_device=lambda array: array):
