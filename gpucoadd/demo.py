@@ -152,7 +152,7 @@ def run_demo(out: str | Path = "gpucoadd-demo", *, seed: int = 1, n_epochs: int 
         clipped=clipped,
         rows=rows,
         facts=facts,
-        sections=[faint_trail_section(night, coadd), section],
+        sections=[faint_trail_section(night, coadd, kept), section],
     )
     _print_table(("", "gpucoadd", "plain mean"), rows)
     print()
@@ -291,9 +291,12 @@ def table_rows(measured: Measurements) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for found in measured.found:
         epochs = f"{found.n_epochs} epoch{'s' if found.n_epochs != 1 else ''}"
-        if found.kind != "faint trail":
-            rows.append((f"{found.kind}: pixels above 5 sigma clipped ({epochs})", _percent(found.pixels), ""))
-        rows.append((f"{found.kind}: planted flux clipped", _percent(found.flux), ""))
+        if found.kind == "faint trail":
+            kind = f"{found.kind}, {_FAINT_TRAIL:g} sigma per pixel"
+        else:
+            kind = found.kind
+            rows.append((f"{kind}: pixels above 5 sigma clipped ({epochs})", _percent(found.pixels), ""))
+        rows.append((f"{kind}: planted flux clipped", _percent(found.flux), ""))
     rows.append(("clipped far from anything planted", f"{100 * measured.false_fraction:.3f} % of good pixels", ""))
     for star in measured.variable_stars:
         label = f"variable star ({star.change:.0%} peak to peak, out in {star.n_outlying} of {star.n_matched} epochs)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from .report import figure
 from .simulate import Night
 from .streaks import Streaks
 
-_BESIDE, _PIECE = 24, 32  # pixels to either side of the line, and along it that are averaged
+_BESIDE = 24  # pixels to either side of the line
+_FRAME = (56.0, 14.0, 626.0, 284.0)  # left, top, right, bottom of the plot's axes
 
 
-def faint_trail_section(night: Night, coadd: Any) -> str:
+def faint_trail_section(night: Night, coadd: Any, kept: Sequence[int]) -> str:
     """
     HTML of the section about the faint trail of a night.
 
@@ -25,6 +28,8 @@ def faint_trail_section(night: Night, coadd: Any) -> str:
         Made with `faint_trail`.
     coadd : Coadd
         Of its warps, with trails searched for.
+    kept : sequence of int
+        Positions of the epochs that the coadd kept.
 
     Returns
     -------
@@ -36,31 +41,22 @@ def faint_trail_section(night: Night, coadd: Any) -> str:
     crest = night.settings["faint_trail"]
     intro = (
         "<h2>A trail that nobody sees</h2>"
-        f"<p>One more trail was planted in visit {html.escape(str(visit))}, only {crest:g} times as bright as the noise "
-        "of a single pixel. No threshold on pixels finds it. The sum of the pixels along it does: the search adds up "
-        "the difference along every line of every length, and asks the other visits whether they have what it found."
+        f"<p>One more trail was planted in visit {html.escape(str(visit))}, only {crest:g} times as bright as the "
+        "noise of a single pixel. No threshold on pixels finds it. The sum of the pixels along it does: the search adds "
+        "up the difference along every line of every length, and asks the other visits whether they have what it found."
     )
-    position = coadd.epochs.index(visit) if visit in coadd.epochs else None
-    found = None if position is None else coadd.artifacts.lines[position]
+    position = list(kept).index(epoch) if epoch in kept else None
+    found = None if position is None else coadd.lines[position]
     number = None if found is None else _planted_one(found, night.truth["faint trail"][epoch])
-    if number is None:
-        return f"{intro} In this run it was not found: fields this small, or visits with such gaps, hide it.</p>"
-    assert found is not None
+    if position is None or found is None or number is None:
+        return f"{intro} In this run it was not found: the field is too small, or the visit has too many gaps.</p>"
     difference = _significance(night, coadd, epoch)
     noise: dict[str, Any] = {"limits": (-4, 4), "stretch": "linear"}
     streak = np.asarray(coadd.artifacts.plane("streak", position))
     limits = display_limits(night.warps.image[epoch])
     pictures = [
         figure(night.warps.image[epoch], "The visit as it came", "The trail is in it.", limits=limits),
-        figure(difference, "Less the template", "From -4 to 4 sigma of a pixel. Still nothing to see.", **noise),
-        figure(
-            _along(difference, found, number),
-            "Straightened and averaged",
-            f"Around the line that was found, {_PIECE} pixels along it in one.",
-            zoom=8,
-            limits=(-2, 2),
-            stretch="linear",
-        ),
+        figure(difference, "Less the template", "From -4 to 4 sigma of a pixel. A hint, for those who know.", **noise),
         figure(
             night.warps.image[epoch],
             "Clipped for it",
@@ -70,8 +66,10 @@ def faint_trail_section(night: Night, coadd: Any) -> str:
         ),
     ]
     return (
-        f"{intro} It was found at {found.z[number]:.1f} sigma, {found.amplitude[number]:.2f} sigma per pixel bright in "
-        f'the difference, which is smoother than the visit.</p><div class="grid pairs">{"".join(pictures)}</div>'
+        f"{intro} It was found at {found.z[number]:.1f} sigma.</p>"
+        f'<div class="grid">{"".join(pictures)}</div>{_profile_plot(found, number)}'
+        "<p>Brightness across the line, averaged along all of it, in the difference; it is smoother than the visit, "
+        "so that the trail is higher over its noise. Dashed: the Gaussian that decides how wide the mask is.</p>"
     )
 
 
@@ -91,19 +89,35 @@ def _significance(night: Night, coadd: Any, epoch: int) -> np.ndarray:
         return (twin.image[epoch] - template.image) / np.sqrt(twin.variance[epoch] + template.variance)
 
 
-def _along(image: np.ndarray, found: Streaks, number: int) -> np.ndarray:
-    """(distance, piece): means of the pixels beside a line."""
-    image = image.T if found.orientation[number] == "v" else image
-    major = np.arange(image.shape[1])
-    middle = found.intercept[number] + found.slope[number] * (major - (image.shape[1] - 1) / 2)
-    minor = np.rint(middle).astype(int) + np.arange(-_BESIDE, _BESIDE + 1)[:, np.newaxis]
-    inside = (minor >= 0) & (minor < image.shape[0])
-    strip = np.where(inside, image[np.clip(minor, 0, image.shape[0] - 1), major], np.nan)
-    whole = strip[:, : image.shape[1] // _PIECE * _PIECE].reshape(len(strip), -1, _PIECE)
-    known = np.isfinite(whole)
-    return np.divide(
-        np.where(known, whole, 0).sum(axis=2),
-        known.sum(axis=2),
-        out=np.full(whole.shape[:2], np.nan),
-        where=known.any(axis=2),
-    )
+def _profile_plot(found: Streaks, number: int) -> str:
+    """Brightness across a line, averaged along all of it, as SVG to stand in a page."""
+    values = found.profile[number]
+    place = np.arange(len(values)) - len(values) // 2
+    curve = np.linspace(-_BESIDE, _BESIDE, 193)
+    fitted = found.amplitude[number] * np.exp(-0.5 * (curve / found.width[number]) ** 2)
+    shown = np.isfinite(values) & (np.abs(place) <= _BESIDE)
+    low, high = min(values[shown].min(), 0.0) - 0.1, max(values[shown].max(), fitted.max()) + 0.1
+    left, top, right, bottom = _FRAME
+
+    def points(across: np.ndarray, up: np.ndarray) -> list[tuple[float, float]]:
+        x = left + (right - left) * (across + _BESIDE) / (2 * _BESIDE)
+        return list(zip(x.tolist(), (bottom - (bottom - top) * (up - low) / (high - low)).tolist(), strict=True))
+
+    parts = [f'<path class="axis" d="M{left} {top}V{bottom}H{right}"/>']
+    ((_, zero),) = points(np.zeros(1), np.zeros(1))
+    parts.append(f'<path class="soft" d="M{left} {zero:.1f}H{right}"/>')
+    for tick in range(-_BESIDE, _BESIDE + 1, 8):
+        ((x, _),) = points(np.array([float(tick)]), np.zeros(1))
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 19}" text-anchor="middle">{tick}</text>')
+    for tick in np.arange(math.ceil(2 * low) / 2, high, 0.5):
+        ((_, y),) = points(np.zeros(1), np.array([tick]))
+        parts.append(f'<text x="{left - 9}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{bottom + 42}" text-anchor="middle">pixels from the line</text>')
+    turned = f'transform="translate(14 {(top + bottom) / 2}) rotate(-90)"'
+    parts.append(f'<text {turned} text-anchor="middle">sigmas of one pixel</text>')
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points(curve, fitted))
+    parts.append(f'<polyline class="expected" points="{line}"/>')
+    dots = points(place[shown], values[shown])
+    parts += [f'<circle class="after" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
+    label = f"Brightness across the trail: {found.amplitude[number]:.2f} sigma in the middle."
+    return f'<svg class="plot" viewBox="0 0 640 334" role="img" aria-label="{label}">{"".join(parts)}</svg>'
