@@ -1,5 +1,6 @@
 """The demo measures what it says, and its report stands alone."""
 
+import dataclasses
 import html.parser
 import re
 import xml.etree.ElementTree
@@ -8,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoadd import demo, difference_report, report, simulate, whiteness
+import gpucoadd
+from gpucoadd import demo, difference_report, report, simulate, streak_report, whiteness
 from gpucoadd.difference_scene import simulate_difference
 from gpucoadd.fits import read_image
 from gpucoadd.images import MaskedImage
@@ -221,3 +223,41 @@ def check_difference(folder, printed):
     written = read_image(folder / "difference" / "decorrelated.fits", device="cpu")
     assert written.shape == (160, 160)
     assert np.isfinite(written.image).all()
+
+
+@pytest.fixture(scope="module")
+def faint():
+    """A night with a trail that nobody sees, and its coadd."""
+    night = simulate.simulate_night(n_epochs=6, shape=(256, 256), seed=4, trail_fraction=0, faint_trail=0.6)
+    return night, gpucoadd.coadd(night.warps, config=gpucoadd.CoaddConfig(streaks=gpucoadd.StreakConfig()))
+
+
+def test_section_about_the_faint_trail(faint):
+    night, coadd = faint
+    epoch = int(night.truth["faint trail"].any(axis=(1, 2)).argmax())
+    (number,) = np.flatnonzero(~coadd.lines[epoch].persistent)
+    section = streak_report.faint_trail_section(night, coadd, range(6))
+    assert section.count("data:image/png;base64,") == 3
+    assert f"found at {coadd.lines[epoch].z[number]:.1f} sigma" in section
+    assert f"visit {night.warps.epochs[epoch]}, only 0.6 times" in section
+    plot = xml.etree.ElementTree.fromstring(re.search(r"<svg.*</svg>", section)[0])
+    dots = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in plot.iter("circle")]
+    profile = coadd.lines[epoch].profile[number]
+    middle = profile[len(profile) // 2 - 24 : len(profile) // 2 + 25]
+    assert len(dots) == 49
+    slope, at_zero = np.polyfit(middle, [y for _, y in dots], 1)
+    assert slope < 0
+    assert np.abs(at_zero + slope * middle - [y for _, y in dots]).max() < 0.11
+    styles = {element.get("class") for element in plot.iter() if element.get("class")}
+    assert all(f".{style}" in report._STYLE for style in styles)
+
+
+def test_section_says_when_the_faint_trail_was_missed(faint):
+    night, coadd = faint
+    epoch = int(night.truth["faint trail"].any(axis=(1, 2)).argmax())
+    others = [e for e in range(6) if e != epoch]
+    section = streak_report.faint_trail_section(night, coadd, others)
+    assert "In this run it was not found" in section and "<img" not in section
+    truth = {**night.truth, "faint trail": night.truth["faint trail"][:, ::-1]}
+    elsewhere = dataclasses.replace(night, truth=truth)
+    assert "In this run it was not found" in streak_report.faint_trail_section(elsewhere, coadd, range(6))

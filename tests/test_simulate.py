@@ -120,6 +120,7 @@ def test_one_epoch_and_nothing_planted():
         ({"shape": (50, 200)}, r"shape must be at least \(96, 96\)"),
         ({"psf_range": (2.0, 1.0)}, "psf_range must be two positive numbers"),
         ({"noise_range": (0.0, 1.0)}, "noise_range must be two positive numbers"),
+        ({"faint_trail": -0.1}, "faint_trail must be at least 0"),
     ],
 )
 def test_wrong_arguments_are_told(arguments, message):
@@ -144,3 +145,18 @@ def test_psf_stamp_sums_to_one():
     assert stamp.shape == (31, 31)
     assert stamp.sum() == pytest.approx(1.0)
     assert stamp.argmax() == stamp.size // 2
+
+
+def test_a_faint_trail_is_one_more(night):
+    settings = {name: value for name, value in night.settings.items() if name != "faint_trail"}
+    faint = simulate.simulate_night(**settings, faint_trail=0.3)
+    extra = faint.planted - night.planted
+    (epoch,) = np.flatnonzero(extra.any(axis=(1, 2)))
+    assert not night.truth["trail"][epoch].any()
+    assert extra.max() == pytest.approx(0.3 * night.noise[epoch], rel=0.05)
+    on = faint.truth["faint trail"]
+    assert not np.delete(on, epoch, axis=0).any()
+    assert on[epoch][extra[epoch] > 0.031 * night.noise[epoch]].all()
+    assert not on[epoch][extra[epoch] < 0.029 * night.noise[epoch]].any()
+    for kind, pixels in night.truth.items():
+        assert_array_equal(faint.truth[kind], pixels)
