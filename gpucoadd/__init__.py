@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
 from .backend import to_device, to_host
+from .bright_objects import mask_bright_objects
 from .cells import CellGrid
 from .coaddition import Coadd, NoWorkFound, assemble, coadd
 from .combination import stack
@@ -17,6 +18,7 @@ from .configuration import (
     Clipping,
     CoaddConfig,
     Detection,
+    InputMap,
     Interpolation,
     Persistence,
     Prefilter,
@@ -50,6 +52,7 @@ __all__ = [
     "DecorrelatedCells",
     "DecorrelationConfig",
     "Detection",
+    "InputMap",
     "Interpolation",
     "MaskSchema",
     "MaskedImage",
@@ -69,6 +72,7 @@ __all__ = [
     "filter_artifacts",
     "find_artifacts",
     "map_cells",
+    "mask_bright_objects",
     "noise_statistics",
     "prefilter_artifacts",
     "propagate_edges",

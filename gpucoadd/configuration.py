@@ -85,6 +85,40 @@ class Interpolation:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class InputMap:
+    """
+    The healsparse map of the detectors that went into each part of the coadd (LSST's HealSparseInputMapTask).
+
+    Attributes
+    ----------
+    enabled : bool
+        On without detectors is an error; with detectors the map is made anyway.
+    nside : int
+        Of the map's pixels; a power of 2.
+    nside_coverage : int
+        Of the coarse grid that healsparse keeps its map in; a power of 2, at most `nside`.
+    max_bad_share : float
+        An epoch with more bad pixels than this share of a map pixel's area is taken out of it.
+    """
+
+    enabled: bool = option("doInputMap", False)
+    nside: int = option("inputMapper.nside", 32768)
+    nside_coverage: int = option("inputMapper.nside_coverage", 256)
+    max_bad_share: float = option("inputMapper.bad_mask_min_coverage", 0.5)
+
+    def __post_init__(self) -> None:
+        for name, value in (("nside", self.nside), ("nside_coverage", self.nside_coverage)):
+            if not 1 <= value <= 1 << 29 or value & (value - 1):
+                raise ValueError(f"input_map.{name} (inputMapper.{name}) must be a power of 2 to 2**29, got {value!r}")
+        if self.nside_coverage > self.nside:
+            raise ValueError(
+                f"input_map.nside_coverage (inputMapper.nside_coverage) must not be above nside, got "
+                f"{self.nside_coverage} and {self.nside}"
+            )
+        _in_range("input_map.max_bad_share (inputMapper.bad_mask_min_coverage)", self.max_bad_share, 0.0)
+
+
 # Fields of AssembleCoaddConfig that change nothing in the pixels.
 _BOOKKEEPING = frozenset(
     {
@@ -96,18 +130,13 @@ _BOOKKEEPING = frozenset(
         "doWrite",
         "doWriteArtifactMasks",
         "doNImage",
-        "brightObjectMaskName",
         "coaddPsf",
         "doAttachTransmissionCurve",
         "hasFakes",
         "interpImage.modelPsf",
-        "inputMapper",
     }
 )
 _NOT_YET = {
-    "doMaskBrightObjects": "bright-object masks",
-    "doInputMap": "the input map",
-    "doSelectVisits": "a list of visits to select",
     "doFilterMorphological": "streak masking",
 }
 
@@ -123,7 +152,8 @@ def _without_switches(overrides: Mapping[str, Any], *, prefix: str = "") -> dict
         elif last == "doScaleZeroPoint" or last.startswith("scaleZeroPoint"):
             if last != "doScaleZeroPoint" or value:
                 raise ValueError(
-                    f"{name}: the deprecated zero-point scaling is left out; give warps that are calibrated already"
+                    f"{name}: the deprecated zero-point scaling is left out; give the factor of each epoch to "
+                    "WarpStack.scaled (--flux-factors), or warps that are calibrated already"
                 )
         else:
             kept[name] = value
@@ -155,6 +185,15 @@ class AssemblyConfig:
         "direct" or "psfMatched": which of a stack's warps are coadded.
     interpolation : Interpolation
         Post-processing.
+    select_epochs : bool
+        Whether the stack is to be one of chosen epochs, from `WarpStack.select`; if it is not, a warning says so.
+    mask_bright_objects : bool
+        Whether bright objects are to be masked; without a catalogue, a warning says that none are. A catalogue that is
+        given is used anyway.
+    bright_object_plane : str
+        Plane that they get.
+    input_map : InputMap
+        Which detectors went into each part of the sky.
     """
 
     statistic: str = option("statistic", "MEANCLIP")
@@ -166,6 +205,10 @@ class AssemblyConfig:
     online_mean: bool = option("doOnlineForMean", False)
     warp_type: str = option("warpType", "direct")
     interpolation: Interpolation = group("", Interpolation())
+    select_epochs: bool = option("doSelectVisits", False)
+    mask_bright_objects: bool = option("doMaskBrightObjects", False)
+    bright_object_plane: str = option("brightObjectMaskName", "BRIGHT_OBJECT")
+    input_map: InputMap = group("", InputMap())
 
     def __post_init__(self) -> None:
         _one_of("statistic", self.statistic, STATISTICS)
@@ -180,6 +223,11 @@ class AssemblyConfig:
                 raise ValueError(
                     f"propagation (maskPropagationThresholds) of {plane} must be a share from 0 on, got {threshold!r}"
                 )
+        if not self.bright_object_plane or self.bright_object_plane != self.bright_object_plane.upper():
+            raise ValueError(
+                "bright_object_plane (brightObjectMaskName) must be the name of a mask plane, in upper case, got "
+                f"{self.bright_object_plane!r}"
+            )
         object.__setattr__(self, "reject", tuple(self.reject))
         object.__setattr__(self, "remove", tuple(self.remove))
 
@@ -360,6 +408,21 @@ _DETECT_TEMPLATE = Detection(
     threshold=300.0, polarity="positive", min_pixels=1, grow_sigma=2.4, reestimate_background=True
 )
 
+
+def _check_template(template: AssemblyConfig) -> None:
+    """Raise ValueError if the template is asked for what only a final coadd has."""
+    for name, lsst, on in (
+        ("select_epochs", "doSelectVisits", template.select_epochs),
+        ("mask_bright_objects", "doMaskBrightObjects", template.mask_bright_objects),
+        ("input_map.enabled", "doInputMap", template.input_map.enabled),
+    ):
+        if on:
+            raise ValueError(
+                f"template.{name} (assembleStaticSkyModel.{lsst}) must be off: it is for the final coadd, not for the "
+                "template"
+            )
+
+
 _COMPARE_WARP_BOOKKEEPING = (
     _BOOKKEEPING
     | {f"assembleStaticSkyModel.{name}" for name in _BOOKKEEPING}
@@ -434,6 +497,7 @@ class CoaddConfig:
                 "template_detection_step (detectTemplateIterMultiplier) must be positive, "
                 f"got {self.template_detection_step!r}"
             )
+        _check_template(self.template)
 
     @classmethod
     def from_lsst(cls, overrides: Mapping[str, Any]) -> CoaddConfig:

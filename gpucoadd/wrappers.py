@@ -87,16 +87,16 @@ class ScaledSource(_Wrapper):
     Parameters
     ----------
     source : PlaneSource
-    factors : sequence of float
+    factors : sequence of numpy.float32
         One per epoch, as from `check_factors`.
     """
 
     in_memory = False  # every reading computes, so those who may keep what they read should
 
-    def __init__(self, source: Any, factors: Sequence[float]) -> None:
+    def __init__(self, source: Any, factors: Sequence[Any]) -> None:
         super().__init__(source)
         self.shape = source.shape
-        self.factors = tuple(np.float32(factor) for factor in factors)
+        self.factors = tuple(factors)
         if self.device is not None:
             self.start = self._start
 
@@ -124,7 +124,7 @@ class ScaledSource(_Wrapper):
 class _Scaling:
     """A transfer whose planes are scaled, where they are, once they have come."""
 
-    def __init__(self, transfer: Any, factors: Sequence[np.float32]) -> None:
+    def __init__(self, transfer: Any, factors: Sequence[Any]) -> None:
         self._transfer, self._factors = transfer, factors
 
     def finish(self) -> Planes:
@@ -205,9 +205,7 @@ def positions(epochs: Sequence[Hashable], known: Sequence[Hashable], *, missing:
     return found
 
 
-def check_factors(
-    factors: Mapping[Hashable, float] | Sequence[float], epochs: Sequence[Hashable]
-) -> tuple[np.float32, ...]:
+def check_factors(factors: Mapping[Hashable, float] | Sequence[float], epochs: Sequence[Hashable]) -> tuple[Any, ...]:
     """
     One float32 factor for each of the ids `epochs`; a mapping may have more.
 
@@ -222,6 +220,8 @@ def check_factors(
             raise ValueError(f"factors has none for epoch {_listed(without)}; every epoch of the stack needs one")
         values = [factors[epoch] for epoch in epochs]
     else:
+        if np.ndim(factors) != 1:
+            raise ValueError(f"factors must be one number for each epoch, or a mapping of ids, got {factors!r}")
         values = list(factors)
         if len(values) != len(epochs):
             raise ValueError(f"factors has {len(values)} numbers but there are {len(epochs)} epochs; give one for each")
