@@ -88,15 +88,14 @@ def read_detectors(detectors: Any, epochs: Sequence[Hashable]) -> list[Detector]
         If the table cannot be used, has none of the epochs, or an outline is no polygon.
     """
     table = read_table(detectors, "detectors", ("epoch", "detector", "ra", "dec"))
+    if not len(table):
+        raise ValueError("detectors has no rows; give a row for each detector")
     ids = as_known(scalars(table, "epoch"), epochs)
-    known = set(epochs)
-    found = _corners(table, ids, known)
+    found = _corners(table, ids, set(epochs))
     if not found:
         raise ValueError(
             f"detectors has none of an epoch of the stack: its first row is of epoch {ids[0]!r}, the stack has "
             f"{epochs[0]!r} and others"
-            if ids
-            else "detectors has no rows; give a row for each detector"
         )
     if len(found) > _MOST_BITS:
         raise ValueError(f"detectors has {len(found)} detectors of these epochs; the map has room for {_MOST_BITS}")

@@ -80,11 +80,12 @@ def _factor(column: str, given: Any, unit: str) -> float:
     from astropy import units
 
     if given is None or given == units.dimensionless_unscaled:
-        return 1.0
+        return 1.0  # a bare number is what the documentation of the column says
     try:
         return float(units.Quantity(1.0, given).to_value(unit))
     except (TypeError, ValueError):
-        raise ValueError(f"column {column} is in {given}; it must be an angle, such as {unit}") from None
+        wanted = f"an angle, such as {unit}" if unit else "a number without a unit"
+        raise ValueError(f"column {column} is in {given}; it must be {wanted}") from None
 
 
 def scalars(table: Any, column: str) -> list[Any]:

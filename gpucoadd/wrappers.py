@@ -196,8 +196,8 @@ def positions(epochs: Sequence[Hashable], known: Sequence[Hashable], *, missing:
     unknown = [epoch for epoch in wanted if epoch not in where]
     if unknown and missing == "error":
         raise ValueError(
-            f"no epoch {_listed(unknown)}; the stack has {_listed(known)}. missing='ignore' leaves them out, as LSST "
-            "does"
+            f"no epoch {_listed(unknown)}; the stack has {_listed(known)}. missing='ignore' (--skip-missing-epochs) "
+            "leaves such ids out, as LSST does"
         )
     found = [where[epoch] for epoch in wanted if epoch in where]
     if not found:

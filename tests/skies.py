@@ -44,6 +44,8 @@ def tan_wcs(kind="plain", centre=(30.0, 22.0), scale=SCALE, at=(RA, DEC)):
 def sky_of(wcs, y, x):
     """ICRS degrees of one array position, by the low-level interface."""
     values = dict(zip((kind[:4] for kind in wcs.wcs.ctype), wcs.wcs_pix2world([[x, y]], 0)[0], strict=True))
+    if "GLON" not in values and wcs.wcs.radesys == "ICRS":
+        return float(values["RA--"]), float(values["DEC-"])
     if "GLON" in values:
         place = SkyCoord(l=values["GLON"], b=values["GLAT"], unit="deg", frame="galactic").icrs
     else:

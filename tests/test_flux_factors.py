@@ -243,6 +243,12 @@ def test_what_is_no_factor(bad):
         stack().scaled({**dict.fromkeys(IDS, 2.0), 13: bad})
 
 
+@pytest.mark.parametrize("factors", [2.0, None, [[1.0] * 6]])
+def test_one_number_for_all_is_not_enough(factors):
+    with pytest.raises(ValueError, match="factors must be one number for each epoch, or a mapping of ids, got"):
+        stack().scaled(factors)
+
+
 def test_every_epoch_needs_a_factor():
     with pytest.raises(ValueError, match="factors has 5 numbers but there are 6 epochs; give one for each"):
         stack().scaled([1.0] * 5)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from scenes import SCHEMA, from_image
+from scenes import SCHEMA, flat_stack, from_image
 from test_fits import write_afw
 from test_streaming import EXACT, write_stack
 
 import gpucoadd
-from gpucoadd import WarpStack
+from gpucoadd import AssemblyConfig, CoaddConfig, WarpStack
 from gpucoadd.backend import to_device, to_host
 from gpucoadd.fits import read_warps
 from gpucoadd.memory import stack_device
@@ -112,6 +112,18 @@ def test_whether_epochs_were_selected_is_known():
     warps = stack()
     assert not is_selected(warps.source)
     assert is_selected(warps.select(IDS).source) and is_selected(warps.select(IDS).scaled([2.0] * 6).source)
+
+
+@pytest.mark.parametrize("make", [gpucoadd.coadd, gpucoadd.assemble])
+def test_a_switch_without_a_list_warns(make):
+    warps = flat_stack(4, (12, 13))
+    kind = CoaddConfig if make is gpucoadd.coadd else AssemblyConfig
+    config = kind.from_lsst({"doSelectVisits": True})
+    with pytest.warns(UserWarning, match=r"doSelectVisits\) but the stack has all of its own; give the list to") as w:
+        make(warps, config=config)
+    assert w[0].filename == __file__
+    make(warps.select([2, 0, 1]), config=config)  # warnings are errors
+    make(warps.select([2, 0, 1]).scaled([1.0, 2.0, 1.0]), config=config)
 
 
 # ------------------------------------------------------------------------------------------------ files and devices
