@@ -13,10 +13,10 @@ column                meaning; unit where the column has none
 ``angle``             of a box, must be 0; degrees; may be missing
 ====================  =====================================================================================
 
-The last four may be missing, empty or anything where the type does not need them. LSST's region files
-(``brightObjectMask``, ECSV) are such tables. The rules are those of LSST's `setBrightObjectMasks`: sizes become pixels
-by the pixel scale in the middle of the patch, a centre goes to the nearest pixel, and what is not a whole pixel of a
-size is cut off.
+The last four may be missing, empty or anything where the type does not need them. These are the fields of LSST's
+`ObjectMaskCatalog`; in its region files (``circle(ra, dec, radius)``, ``box(ra, dec, width, height, angle)``) all numbers
+are degrees. The rules are those of LSST's `setBrightObjectMasks`: sizes become pixels by the pixel scale in the middle
+of the patch, a centre goes to the nearest pixel, and what is not a whole pixel of a size is cut off.
 """
 
 from __future__ import annotations

@@ -38,10 +38,12 @@ from .outputs import Staging
 from .planes import Flags, host_planes
 from .sky import check_wcs, outline, pixel_scale, sky, vectors
 from .tables import as_known, in_unit, read_table, scalars
+from .workers import cut
 
 logger = logging.getLogger(__name__)
 
 _MOST_BITS = 10_000  # that the names of the metadata have room for
+_AT_ONCE = 1 << 20  # pixels, each of which takes some 100 bytes where an epoch is bad
 _ARCSEC2 = (180 / np.pi * 3600) ** 2  # in a steradian
 
 
@@ -235,15 +237,19 @@ class InputMapper:
         Copies a bit per pixel and epoch from a device, and waits for it. The sky is looked up where any epoch is bad.
         """
         counts = np.zeros_like(self._bad)
-        if not len(self._pixels):
-            return counts
+        if len(self._pixels):
+            n_rows, n_columns = masks.shape[1:]
+            for band in cut(n_rows, max(1, _AT_ONCE // n_columns)):
+                self._count(rows.start + band.start, masks[:, band], counts)
+        return counts
+
+    def _count(self, first_row: int, masks: Array, counts: np.ndarray) -> None:
         bad = {at: host_planes(Flags.of((masks[at : at + 1] & self._reject) != 0))[0] for at in self._bits}
         anywhere = np.logical_or.reduce(list(bad.values()))
         y, x = np.nonzero(anywhere)
-        where = self._where(y + rows.start, x)
+        where = self._where(y + first_row, x)
         for at, plane in bad.items():
-            counts[at] = np.bincount(where[plane[anywhere]], minlength=len(self._pixels) + 1)[:-1]
-        return counts
+            counts[at] += np.bincount(where[plane[anywhere]], minlength=len(self._pixels) + 1)[:-1]
 
     def _where(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Position in `_pixels` of the map pixel that each pixel's centre is in; their number where it is in none."""

@@ -252,6 +252,7 @@ def test_metadata_and_the_rest_of_the_coadd():
 @pytest.mark.parametrize("rows", [1, 7, 61])
 def test_bands_and_threads_do_not_show(expected, monkeypatch, rows, threads):
     monkeypatch.setattr(combination, "_band_rows", lambda *args: rows)
+    monkeypatch.setattr("gpucoadd.input_map._AT_ONCE", 3 * SHAPE[1] + 1)
     assert as_dict(gpucoadd.coadd(night(), detectors=detector_table(), threads=threads).input_map) == expected
 
 
