@@ -14,9 +14,9 @@ column                meaning; unit where the column has none
 ====================  =====================================================================================
 
 The last four may be missing, empty or anything where the type does not need them. These are the fields of LSST's
-`ObjectMaskCatalog`; in its region files (``circle(ra, dec, radius)``, ``box(ra, dec, width, height, angle)``) all numbers
-are degrees. The rules are those of LSST's `setBrightObjectMasks`: sizes become pixels by the pixel scale in the middle
-of the patch, a centre goes to the nearest pixel, and what is not a whole pixel of a size is cut off.
+`ObjectMaskCatalog`; in its region files, of ``circle(ra, dec, radius)`` and ``box(ra, dec, width, height, angle)``, all
+numbers are degrees. The rules are those of LSST's `setBrightObjectMasks`: sizes become pixels by the pixel scale in the
+middle of the patch, a centre goes to the nearest pixel, and what is not a whole pixel of a size is cut off.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _near(wcs: Any, shape: tuple[int, int], ra: np.ndarray, dec: np.ndarray, rea
     y, x = outline(shape)
     here = sky(wcs, np.append(y, (shape[0] - 1) / 2), np.append(x, (shape[1] - 1) / 2))
     *corners, middle = SkyCoord(*here, unit="deg")
-    radius = max(float(middle.separation(corner).arcsec) for corner in corners)
+    radius = np.max([middle.separation(corner).arcsec for corner in corners])
     if not radius < 45 * 3600:  # or NaN
         return np.ones(len(ra), dtype=bool)
     return middle.separation(SkyCoord(ra, dec, unit="deg")).arcsec <= _WIDE * (radius + reach)

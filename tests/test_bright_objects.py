@@ -17,6 +17,7 @@ from skies import DEC, KINDS, RA, SCALE, scale_of, sky_of, tan_wcs
 import gpucoadd
 from gpucoadd import AssemblyConfig, CoaddConfig, mask_bright_objects
 from gpucoadd.backend import to_host
+from gpucoadd.sky import pixel_scale
 
 SHAPE = (61, 45)
 PLANE = "BRIGHT_OBJECT"
@@ -158,10 +159,19 @@ def test_an_object_larger_than_the_patch():
     assert len(only([box(RA + 0.3, DEC, 7200.0, 7200.0)])) == SHAPE[0] * SHAPE[1]
 
 
-def test_a_patch_that_is_wide(tmp_path):
-    """A map of half the sky in degrees: nobody is left out beforehand."""
+def test_the_pixel_scale_is_that_of_the_middle():
+    """Some thirty degrees from the tangent point, where pixels are smaller; 1e-3 for the curvature of 10 arcmin."""
+    wcs, shape = tan_wcs(scale=600.0, centre=(0.0, 0.0)), (300, 200)
+    assert pixel_scale(wcs, shape) == pytest.approx(scale_of(wcs, shape), rel=1e-3)
+    assert pixel_scale(wcs, shape) < 0.9 * pixel_scale(wcs, (1, 1)) == pytest.approx(0.9 * 600, rel=1e-3)
+
+
+def test_a_patch_that_is_wide():
+    """A map of half the sky in degrees, one of whose corners is beyond it: nobody is left out beforehand."""
     wcs = tan_wcs(scale=3600.0, centre=(50.0, 50.0))
-    assert only([circle(RA, DEC, 3 * 3600.0)], wcs, (101, 101)) >= {(47, 50), (50, 53)}
+    wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
+    for shape in ((101, 101), (101, 91), (91, 101)):
+        assert only([circle(RA, DEC, 3.01 * 3600.0)], wcs, shape) >= {(47, 50), (50, 53)}
 
 
 def test_without_objects():
