@@ -11,6 +11,7 @@ from .growing import grow
 from .labelling import label
 from .plane_statistics import all_nan, clipped_means, clipped_statistics, quantiles
 from .samples import Rules
+from .scaling import scale
 from .smoothing import smooth
 from .stacking import stacking_masks
 from .statistics import stack_statistics
@@ -39,6 +40,7 @@ __all__ = [
     "paint",
     "quantiles",
     "same_under",
+    "scale",
     "smooth",
     "stack_statistics",
     "stacking_masks",

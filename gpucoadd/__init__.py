@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
 from .backend import to_device, to_host
+from .bright_objects import mask_bright_objects
 from .cells import CellGrid
 from .coaddition import Coadd, NoWorkFound, assemble, coadd
 from .combination import stack
@@ -17,6 +18,7 @@ from .configuration import (
     Clipping,
     CoaddConfig,
     Detection,
+    InputMap,
     Interpolation,
     LsstStreaks,
     Persistence,
@@ -52,6 +54,7 @@ __all__ = [
     "DecorrelatedCells",
     "DecorrelationConfig",
     "Detection",
+    "InputMap",
     "Interpolation",
     "LsstStreaks",
     "MaskSchema",
@@ -75,6 +78,7 @@ __all__ = [
     "find_artifacts",
     "find_streaks",
     "map_cells",
+    "mask_bright_objects",
     "noise_statistics",
     "prefilter_artifacts",
     "propagate_edges",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import math
+import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -65,6 +66,36 @@ def check_positive(values: Mapping[str, float | None]) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{name} must be positive, got {value}")
+
+
+def read_ids(text: str) -> list[str]:
+    """
+    Ids of epochs, separated by commas, or the lines of a file; empty lines, and those that begin with #, do not count.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is no text, or there is no id.
+
+    Examples
+    --------
+    >>> read_ids("12, 15,7")
+    ['12', '15', '7']
+    """
+    if os.path.isfile(text):
+        with open(text, encoding="utf-8") as stream:
+            try:
+                parts = [line for line in stream if not line.lstrip().startswith("#")]
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{text} is no file of ids, one a line: {error}") from error
+    else:
+        parts = text.split(",")
+    ids = [part.strip() for part in parts if part.strip()]
+    if not ids:
+        raise UsageError(f"--epochs must name epochs, such as 12,15,7, or a file of one id a line, got {text!r}")
+    return ids
 
 
 def read_options(

@@ -91,6 +91,16 @@ def _parser() -> argparse.ArgumentParser:
         help="write one mask per epoch, <epoch>.fits, planes CLIPPED and, where trails are searched for, STREAK",
     )
     coadd.add_argument("--save-count-image", metavar="FILE", help="write in how many epochs each pixel stood out")
+    coadd.add_argument("--epochs", metavar="IDS", help="only these, in this order: 12,15,7, or a file of one id a line")
+    coadd.add_argument(
+        "--skip-missing-epochs", action="store_true", help="leave out ids of --epochs that have no warp, as LSST does"
+    )
+    words = "table (epoch, factor): images are multiplied by the factor, variances by its square"
+    coadd.add_argument("--flux-factors", metavar="FILE", help=words)
+    words = "catalogue (type, ra, dec, radius, width, height) of what to mask on the coadd"
+    coadd.add_argument("--bright-objects", metavar="FILE", help=words)
+    coadd.add_argument("--detectors", metavar="FILE", help="outlines (epoch, detector, ra, dec), for --input-map")
+    coadd.add_argument("--input-map", metavar="FILE", help="write which detectors went where, a healsparse map")
     words = "such as 4G or 512MiB; half of the host's, or 80 %% of what is free on the device, when left out"
     coadd.add_argument("--memory", metavar="SIZE", help=words)
     coadd.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="where the files do not tell it")

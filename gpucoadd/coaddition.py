@@ -15,15 +15,17 @@ import os
 import warnings
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .artifacts import Artifacts, propagate_edge_bits, search
 from .backend import Array, array_module, using
+from .bright_objects import set_plane, wanted_pixels
 from .combination import ADDED_PLANES, MaskEdit, Prepared, combine, kept_epochs, prepare
 from .configuration import AssemblyConfig, CoaddConfig
 from .images import MaskedImage, WarpStack
+from .input_map import Detector, InputMapper, wanted_detectors
 from .interpolation import interpolate
 from .masks import MaskSchema
 from .memory import memory_bound, stack_device
@@ -31,6 +33,7 @@ from .options import as_names
 from .residence import bounded
 from .streaks import Streaks
 from .workers import Progress, Work, check_threads, no_progress
+from .wrappers import is_selected
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class Coadd(MaskedImage):
         What was found of each epoch; only where trails were searched for.
     provenance : dict
         Version, configuration and inputs, as written to files.
+    input_map : healsparse.HealSparseMap or None
+        Which detectors went into each part of the sky, if they were given; `gpucoadd.input_map` says more.
     """
 
     n_image: Array
@@ -81,6 +86,7 @@ class Coadd(MaskedImage):
     template: MaskedImage | None
     artifacts: Artifacts | None
     provenance: dict[str, Any]
+    input_map: Any
 
     def __init__(
         self,
@@ -95,11 +101,12 @@ class Coadd(MaskedImage):
         provenance: dict[str, Any],
         template: MaskedImage | None = None,
         artifacts: Artifacts | None = None,
+        input_map: Any = None,
         **common: Any,
     ) -> None:
         super().__init__(image, variance, mask, **common)
         self._set(n_image=n_image, epochs=epochs, weights=weights, psf_sigma=psf_sigma)
-        self._set(template=template, artifacts=artifacts, provenance=provenance)
+        self._set(template=template, artifacts=artifacts, provenance=provenance, input_map=input_map)
 
     def _found(self) -> Artifacts:
         if self.artifacts is None:
@@ -188,6 +195,8 @@ def coadd(
     warps: WarpStack,
     *,
     config: CoaddConfig | None = None,
+    bright_objects: Any = None,
+    detectors: Any = None,
     memory: int | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -202,6 +211,10 @@ def coadd(
         PSFs then leave residuals at every bright source, which hides artifacts there (a UserWarning says so).
     config : CoaddConfig, optional
         The defaults are LSST's.
+    bright_objects : astropy.table.Table or path, optional
+        Catalogue of objects to mask on the finished coadd; `gpucoadd.bright_objects` lists its columns.
+    detectors : astropy.table.Table or path, optional
+        Outlines of the detectors of each epoch, for `Coadd.input_map`; `gpucoadd.input_map` lists its columns.
     memory : int, optional
         Bytes to use beside the interpreter and inputs in memory, of the host or of the device that the pixels go to;
         half of the host's, or 80 % of what is free on the device, when left out. A bound below the least that the
@@ -220,7 +233,10 @@ def coadd(
     NoWorkFound
         If no epoch can be used.
     ValueError
-        If a PSF width is missing, or an option does not fit the masks.
+        If a PSF width is missing, or an option does not fit the masks; if a table, or the WCS that it needs, cannot be
+        used, which is found out before the work begins.
+    ImportError
+        If an input map is wanted and healsparse is not installed.
 
     Notes
     -----
@@ -234,6 +250,7 @@ def coadd(
             "bright sources, artifacts near them are missed and the coadd's PSF is less uniform",
             stacklevel=2,
         )
+    extras = _extras(warps, config.stacking, bright_objects, detectors)
     with using(stack_device(warps)), bounded(warps, work) as (direct, matched, work):
         schema = warps.schema.with_planes(*ADDED_PLANES)
         stacked = matched if config.stacking.warp_type == "psfMatched" else direct
@@ -244,7 +261,9 @@ def coadd(
         artifacts = search(matched, template, config, epochs, work)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
         edits = _mask_edits(artifacts, schema, config.stacking)
-        planes = combine(stacked, prepared, config.stacking, schema, work, reject=reject, edits=edits, step="stacking")
+        mapper = extras.mapper(stacked, prepared, config.stacking, reject)
+        masking: dict[str, Any] = {"reject": reject, "edits": edits, "mapper": mapper}
+        planes = combine(stacked, prepared, config.stacking, schema, work, **masking, step="stacking")
         image, variance, mask, n_image = planes
         mask = propagate_edge_bits(_finish_mask(mask, variance, schema), artifacts, schema=schema)
         result = _post_process(
@@ -255,8 +274,10 @@ def coadd(
             config.stacking,
             schema,
             provenance=_provenance(warps, prepared, config),
+            bright=extras.bright,
             template=template,
             artifacts=artifacts,
+            input_map=None if mapper is None else mapper.finish(),
         )
     if config.save_count_image:
         from .fits import write_array
@@ -269,6 +290,8 @@ def assemble(
     warps: WarpStack,
     *,
     config: AssemblyConfig | None = None,
+    bright_objects: Any = None,
+    detectors: Any = None,
     memory: int | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -281,7 +304,7 @@ def assemble(
     warps : WarpStack
     config : AssemblyConfig, optional
         The defaults are LSST's; `warp_type` "psfMatched" takes the twins of `warps`, if it has any.
-    memory, threads, progress
+    bright_objects, detectors, memory, threads, progress
         As in `coadd`.
 
     Returns
@@ -292,23 +315,66 @@ def assemble(
     ------
     NoWorkFound
         If no epoch can be used.
+    ValueError, ImportError
+        As from `coadd`, about tables and the WCS.
     """
     config = AssemblyConfig() if config is None else config
     work = Work(memory_bound(memory, warps), check_threads(threads), progress)
     if config.warp_type == "psfMatched" and warps.psf_matched is not None:
         warps = warps.psf_matched
+    extras = _extras(warps, config, bright_objects, detectors)
     with using(stack_device(warps)), bounded(warps, work) as (stack, _, work):
-        return _assemble(stack, config, work, step="stacking")
+        return _assemble(stack, config, work, extras, step="stacking")
 
 
-def _assemble(warps: WarpStack, config: AssemblyConfig, work: Work, *, step: str) -> Coadd:
+class _Extras(NamedTuple):
+    """What a coadd is given besides pixels: flags of bright objects, (y, x) on the host, and detectors."""
+
+    bright: np.ndarray | None = None
+    detectors: list[Detector] | None = None
+
+    def mapper(self, warps: WarpStack, prepared: Prepared, config: AssemblyConfig, reject: int) -> InputMapper | None:
+        """What makes the input map of the epochs used, if one is wanted."""
+        if self.detectors is None:
+            return None
+        used: dict[str, Any] = {"epochs": kept_epochs(warps, prepared), "weights": prepared.weights}
+        return InputMapper(self.detectors, config.input_map, warps=warps, reject=reject, **used)
+
+
+_NO_EXTRAS = _Extras()
+
+
+def _extras(warps: WarpStack, config: AssemblyConfig, bright_objects: Any, detectors: Any) -> _Extras:
+    """Tables, looked at before the work begins, and warnings about those that are missing."""
+    if config.select_epochs and not is_selected(warps.source):
+        warnings.warn(
+            "epochs are to be selected (doSelectVisits) but the stack has all of its own; give the list to "
+            "WarpStack.select (--epochs)",
+            stacklevel=3,
+        )
+    if bright_objects is None and config.mask_bright_objects:
+        warnings.warn(
+            "bright objects are to be masked (doMaskBrightObjects) but there is no catalogue of them, so none are; "
+            "give bright_objects= (--bright-objects)",
+            stacklevel=3,
+        )
+    bright = None if bright_objects is None else wanted_pixels(bright_objects, config, warps)
+    return _Extras(bright, wanted_detectors(detectors, config, warps))
+
+
+def _assemble(
+    warps: WarpStack, config: AssemblyConfig, work: Work, extras: _Extras = _NO_EXTRAS, *, step: str
+) -> Coadd:
     schema = warps.schema.with_planes(*ADDED_PLANES)
     prepared = _prepared(warps, config, work, "weighing")
     reject = schema.known_bitmask(config.reject)
-    image, variance, mask, n_image = combine(warps, prepared, config, schema, work, reject=reject, step=step)
+    mapper = extras.mapper(warps, prepared, config, reject)
+    planes = combine(warps, prepared, config, schema, work, reject=reject, mapper=mapper, step=step)
+    image, variance, mask, n_image = planes
     mask = _finish_mask(mask, variance, schema)
-    provenance = _provenance(warps, prepared, config)
-    return _post_process(warps, prepared, (image, variance, mask), n_image, config, schema, provenance=provenance)
+    more: dict[str, Any] = {"provenance": _provenance(warps, prepared, config), "bright": extras.bright}
+    more["input_map"] = None if mapper is None else mapper.finish()
+    return _post_process(warps, prepared, (image, variance, mask), n_image, config, schema, **more)
 
 
 def _prepared(warps: WarpStack, config: AssemblyConfig, work: Work, step: str) -> Prepared:
@@ -350,8 +416,8 @@ def _post_process(
     schema: MaskSchema,
     *,
     provenance: dict[str, Any],
-    template: MaskedImage | None = None,
-    artifacts: Artifacts | None = None,
+    bright: np.ndarray | None = None,
+    **results: Any,
 ) -> Coadd:
     if config.interpolation.enabled and "INTRP" not in schema:
         schema = schema.with_planes("INTRP")
@@ -361,6 +427,8 @@ def _post_process(
         interpolated=schema.known_bitmask(("INTRP",)),
         config=config.interpolation,
     )
+    if bright is not None:
+        mask, schema = set_plane(mask, bright, schema, config.bright_object_plane)
     sigmas = warps.psf_sigma[list(prepared.indices)]
     return Coadd(
         image,
@@ -375,8 +443,7 @@ def _post_process(
         weights=np.array(prepared.weights),
         psf_sigma=float(np.max(sigmas)),
         provenance=provenance,
-        template=template,
-        artifacts=artifacts,
+        **results,
     )
 
 

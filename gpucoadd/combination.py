@@ -22,6 +22,7 @@ from .configuration import AssemblyConfig, Clipping, Interpolation
 from .fallback import Rules
 from .groups import by_epochs, by_rows
 from .images import MaskedImage, WarpStack, check_planes
+from .input_map import InputMapper
 from .masks import MaskSchema
 from .planes import BitPlanes
 from .reading import Planes
@@ -270,6 +271,7 @@ def combine(
     *,
     reject: int,
     edits: Sequence[MaskEdit] = (),
+    mapper: InputMapper | None = None,
     step: str,
 ) -> tuple[Array, Array, Array, Array]:
     """
@@ -288,6 +290,8 @@ def combine(
         Bits that reject a sample.
     edits : sequence of (BitPlanes, int, int)
         What the masks of the kept epochs become before they are used; see `primitives.stacking_masks`.
+    mapper : InputMapper, optional
+        Is shown the masks as they are used.
     step : str
         Name for the progress.
 
@@ -311,23 +315,26 @@ def combine(
     _, n_rows, n_columns = warps.shape
     n_epochs = len(prepared.indices)
 
-    def stacked(rows: slice, planes: Planes) -> tuple[Array, ...]:
+    def stacked(rows: slice, planes: Planes) -> tuple[tuple[Array, ...], np.ndarray | None]:
         image, variance, mask = planes
         # the running sums and their count see one mask; the stack path counts before planes are removed
         masks, n_image = primitives.stacking_masks(
             mask, [(bits.words[:, rows], keep, add) for bits, keep, add in edits], reject, removed, online=online
         )
         band = _stack_pieces((image, variance, masks), weights, rules, threads=work.threads)
-        return *(plane.reshape(n_image.shape) for plane in band), n_image
+        counts = None if mapper is None else mapper.count(rows, masks)
+        return (*(plane.reshape(n_image.shape) for plane in band), n_image), counts
 
     out: tuple[Array, ...] = ()
     host_rows = _band_rows(warps, n_epochs, work.memory)
-    for rows, band in by_rows(stacked, warps, prepared.indices, work, host_rows=host_rows):
+    for rows, (band, counts) in by_rows(stacked, warps, prepared.indices, work, host_rows=host_rows):
         if not out:
             xp = array_module(band[0])
             out = tuple(xp.empty((n_rows, n_columns), dtype=plane.dtype) for plane in band)
         for target, plane in zip(out, band, strict=True):
             target[rows] = plane
+        if mapper is not None and counts is not None:
+            mapper.add(counts)  # here and not in `stacked`, which a full device makes run again
         work.progress(step, rows.stop, n_rows)
     return out  # type: ignore[return-value]
 

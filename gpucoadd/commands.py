@@ -14,15 +14,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .arguments import UsageError, check_positive, parse_memory, read_options
+from .arguments import UsageError, check_positive, parse_memory, read_ids, read_options
 from .outputs import Staging, check_outputs, file_name
 from .terminal import progress_bars, tell
 
 
 def run_coadd(args: argparse.Namespace) -> None:
     """`gpucoadd coadd`: read, coadd, write, and say what happened."""
-    files = [name for name in (args.out, args.save_count_image) if name is not None]
-    check_outputs(files, args.artifact_masks, inputs=[*args.warps, *(args.psf_matched or ())])
+    files = [name for name in (args.out, args.save_count_image, args.input_map) if name is not None]
+    lists = [name for name in (args.epochs, args.flux_factors, args.bright_objects, args.detectors) if name is not None]
+    check_outputs(files, args.artifact_masks, inputs=[*args.warps, *(args.psf_matched or ()), *lists])
+    if (args.input_map is None) != (args.detectors is None):
+        raise UsageError("--input-map FILE needs --detectors FILE, and the other way round")
+    if args.skip_missing_epochs and args.epochs is None:
+        raise UsageError("--skip-missing-epochs is about --epochs, which is not given")
     memory = None if args.memory is None else parse_memory(args.memory)
     check_positive({"--threads": args.threads, "--psf-fwhm": args.psf_fwhm})
 
@@ -31,10 +36,14 @@ def run_coadd(args: argparse.Namespace) -> None:
     from . import backend
 
     config = gpucoadd.CoaddConfig.from_names(read_options(args.config, args.options))
+    if config.stacking.select_epochs and args.epochs is None:
+        raise UsageError("select_epochs (doSelectVisits) is on but no list of epochs is given; give --epochs")
     kind, number = backend.resolve_device(args.device)
     device = kind if kind == "cpu" else f"{kind}:{number}"
     warps = gpucoadd.read_warps(args.warps, psf_matched=args.psf_matched, device=device, psf_fwhm=args.psf_fwhm)
+    warps = _chosen(warps, args)
     settings: dict[str, Any] = {"config": config, "memory": memory, "threads": args.threads}
+    settings.update(bright_objects=args.bright_objects, detectors=args.detectors)
     read_before, began = _seconds_reading(warps), time.perf_counter()
     with progress_bars() as progress:
         if progress is not None:
@@ -55,11 +64,29 @@ def run_coadd(args: argparse.Namespace) -> None:
     tell("wrote", ", ".join(str(name) for name in (*files, args.artifact_masks) if name is not None))
 
 
+def _chosen(warps: Any, args: argparse.Namespace) -> Any:
+    """The stack with the epochs and fluxes that were asked for."""
+    from .tables import as_known, in_unit, read_table, scalars
+
+    if args.epochs is not None:
+        missing = "ignore" if args.skip_missing_epochs else "error"
+        warps = warps.select(as_known(read_ids(args.epochs), warps.epochs), missing=missing)
+    if args.flux_factors is not None:
+        table = read_table(args.flux_factors, "--flux-factors", ("epoch", "factor"))
+        ids = as_known(scalars(table, "epoch"), warps.epochs)
+        if len(set(ids)) < len(ids):
+            twice = next(epoch for epoch in ids if ids.count(epoch) > 1)
+            raise UsageError(f"{args.flux_factors} has more than one factor for epoch {twice!r}; give one")
+        warps = warps.scaled(dict(zip(ids, in_unit(table, "factor", ""), strict=True)))
+    return warps
+
+
 def _write_coadd(result: Any, args: argparse.Namespace) -> int:
     """Write everything, then move all of it into place; the number of clipped pixels."""
     import numpy as np
 
     from . import backend, fits
+    from .input_map import write_input_map
 
     grid = {"origin": result.origin, "wcs": result.wcs, "provenance": result.provenance}
     artifacts = result.artifacts
@@ -69,6 +96,8 @@ def _write_coadd(result: Any, args: argparse.Namespace) -> int:
         result.write(staging.place(args.out))
         if args.save_count_image is not None:
             fits.write_array(staging.place(args.save_count_image), artifacts.epoch_count, extname="EPOCH_COUNT", **grid)
+        if args.input_map is not None:
+            write_input_map(staging.place(args.input_map), result.input_map)
         for position, epoch in enumerate(artifacts.epochs):
             clipped = backend.to_host(artifacts.plane("clipped", position))
             n_clipped += int(np.count_nonzero(clipped))

@@ -86,6 +86,40 @@ class Interpolation:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class InputMap:
+    """
+    The healsparse map of the detectors that went into each part of the coadd (LSST's HealSparseInputMapTask).
+
+    Attributes
+    ----------
+    enabled : bool
+        On without detectors is an error; with detectors the map is made anyway.
+    nside : int
+        Of the map's pixels; a power of 2.
+    nside_coverage : int
+        Of the coarse grid that healsparse keeps its map in; a power of 2, at most `nside`.
+    max_bad_share : float
+        An epoch with more bad pixels than this share of a map pixel's area is taken out of it.
+    """
+
+    enabled: bool = option("doInputMap", False)
+    nside: int = option("inputMapper.nside", 32768)
+    nside_coverage: int = option("inputMapper.nside_coverage", 256)
+    max_bad_share: float = option("inputMapper.bad_mask_min_coverage", 0.5)
+
+    def __post_init__(self) -> None:
+        for name, value in (("nside", self.nside), ("nside_coverage", self.nside_coverage)):
+            if not 1 <= value <= 1 << 29 or value & (value - 1):
+                raise ValueError(f"input_map.{name} (inputMapper.{name}) must be a power of 2 to 2**29, got {value!r}")
+        if self.nside_coverage > self.nside:
+            raise ValueError(
+                f"input_map.nside_coverage (inputMapper.nside_coverage) must not be above nside, got "
+                f"{self.nside_coverage} and {self.nside}"
+            )
+        _in_range("input_map.max_bad_share (inputMapper.bad_mask_min_coverage)", self.max_bad_share, 0.0)
+
+
 # Fields of AssembleCoaddConfig that change nothing in the pixels.
 _BOOKKEEPING = frozenset(
     {
@@ -97,33 +131,24 @@ _BOOKKEEPING = frozenset(
         "doWrite",
         "doWriteArtifactMasks",
         "doNImage",
-        "brightObjectMaskName",
         "coaddPsf",
         "doAttachTransmissionCurve",
         "hasFakes",
         "interpImage.modelPsf",
-        "inputMapper",
     }
 )
-_NOT_YET = {
-    "doMaskBrightObjects": "bright-object masks",
-    "doInputMap": "the input map",
-    "doSelectVisits": "a list of visits to select",
-}
 
 
-def _without_switches(overrides: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """`overrides` less the switches that must be off; ValueError if one is on."""
+def _without_zero_point(overrides: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+    """`overrides` less the zero-point scaling, which must be off; ValueError if it is on."""
     kept = {}
     for name, value in overrides.items():
         last = name.removeprefix(prefix)
-        if last in _NOT_YET:
-            if value:
-                raise ValueError(f"{name}: {_NOT_YET[last]} is not yet part of gpucoadd; leave it off")
-        elif last == "doScaleZeroPoint" or last.startswith("scaleZeroPoint"):
+        if last == "doScaleZeroPoint" or last.startswith("scaleZeroPoint"):
             if last != "doScaleZeroPoint" or value:
                 raise ValueError(
-                    f"{name}: the deprecated zero-point scaling is left out; give warps that are calibrated already"
+                    f"{name}: the deprecated zero-point scaling is left out; give the factor of each epoch to "
+                    "WarpStack.scaled (--flux-factors), or warps that are calibrated already"
                 )
         else:
             kept[name] = value
@@ -155,6 +180,15 @@ class AssemblyConfig:
         "direct" or "psfMatched": which of a stack's warps are coadded.
     interpolation : Interpolation
         Post-processing.
+    select_epochs : bool
+        Whether the stack is to be one of chosen epochs, from `WarpStack.select`; if it is not, a warning says so.
+    mask_bright_objects : bool
+        Whether bright objects are to be masked; without a catalogue, a warning says that none are. A catalogue that is
+        given is used anyway.
+    bright_object_plane : str
+        Plane that they get.
+    input_map : InputMap
+        Which detectors went into each part of the sky.
     """
 
     statistic: str = option("statistic", "MEANCLIP")
@@ -166,6 +200,10 @@ class AssemblyConfig:
     online_mean: bool = option("doOnlineForMean", False)
     warp_type: str = option("warpType", "direct")
     interpolation: Interpolation = group("", Interpolation())
+    select_epochs: bool = option("doSelectVisits", False)
+    mask_bright_objects: bool = option("doMaskBrightObjects", False)
+    bright_object_plane: str = option("brightObjectMaskName", "BRIGHT_OBJECT")
+    input_map: InputMap = group("", InputMap())
 
     def __post_init__(self) -> None:
         _one_of("statistic", self.statistic, STATISTICS)
@@ -180,6 +218,11 @@ class AssemblyConfig:
                 raise ValueError(
                     f"propagation (maskPropagationThresholds) of {plane} must be a share from 0 on, got {threshold!r}"
                 )
+        if not self.bright_object_plane or self.bright_object_plane != self.bright_object_plane.upper():
+            raise ValueError(
+                "bright_object_plane (brightObjectMaskName) must be the name of a mask plane, in upper case, got "
+                f"{self.bright_object_plane!r}"
+            )
         object.__setattr__(self, "reject", tuple(self.reject))
         object.__setattr__(self, "remove", tuple(self.remove))
 
@@ -195,7 +238,7 @@ class AssemblyConfig:
         """
         if overrides.get("doWriteArtifactMasks"):
             raise ValueError("doWriteArtifactMasks: artifact masks are made by the artifact-rejecting coadd only")
-        return with_overrides(cls(), _without_switches(overrides), own_names=False, without_effect=_BOOKKEEPING)
+        return with_overrides(cls(), _without_zero_point(overrides), own_names=False, without_effect=_BOOKKEEPING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,6 +462,22 @@ _LINE_FINDER_BOOKKEEPING = (
     "detectedMaskPlane",
     "streaksMaskPlane",
 )
+
+
+def _check_template(template: AssemblyConfig) -> None:
+    """Raise ValueError if the template is asked for what only a final coadd has."""
+    for name, lsst, on in (
+        ("select_epochs", "doSelectVisits", template.select_epochs),
+        ("mask_bright_objects", "doMaskBrightObjects", template.mask_bright_objects),
+        ("input_map.enabled", "doInputMap", template.input_map.enabled),
+    ):
+        if on:
+            raise ValueError(
+                f"template.{name} (assembleStaticSkyModel.{lsst}) must be off: it is for the final coadd, not for the "
+                "template"
+            )
+
+
 _COMPARE_WARP_BOOKKEEPING = (
     _BOOKKEEPING
     | {f"maskStreaks.{name}" for name in _LINE_FINDER_BOOKKEEPING}
@@ -502,6 +561,7 @@ class CoaddConfig:
                 "template_detection_step (detectTemplateIterMultiplier) must be positive, "
                 f"got {self.template_detection_step!r}"
             )
+        _check_template(self.template)
         if self.streaks.enabled and self.lsst_streaks.enabled:
             raise ValueError(
                 "streaks and lsst_streaks (doFilterMorphological) are both enabled; choose one: the first masks a "
@@ -542,7 +602,7 @@ class CoaddConfig:
             raise ValueError(f"{prefix}doNImage must be False: the template has no contribution image of its own")
         if overrides.get(prefix + "doWriteArtifactMasks"):
             raise ValueError(f"{prefix}doWriteArtifactMasks must be False: the template rejects no artifacts")
-        kept = _without_switches(_without_switches(overrides), prefix=prefix)
+        kept = _without_zero_point(_without_zero_point(overrides), prefix=prefix)
         config = with_overrides(cls(), kept, own_names=own_names, without_effect=_COMPARE_WARP_BOOKKEEPING)
         if overrides.get(prefix + "doWrite") and config.template.warp_type == config.stacking.warp_type:
             raise ValueError(f"{prefix}warpType must differ from warpType when {prefix}doWrite is on")

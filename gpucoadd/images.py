@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -363,9 +363,8 @@ class WarpStack(Frozen):
                 f"the warps are on cuda:{present} and cannot go to {device}; read them from their files, or from host "
                 "memory, once more"
             )
-        files = upload.HostArrays(self.source) if self.source.in_memory else self.source
         return WarpStack.from_source(
-            upload.DeviceSource(files, number),  # type: ignore[arg-type]
+            upload.on_device(self.source, number),
             schema=self.schema,
             psf_sigma=self.psf_sigma,
             epochs=self.epochs,
@@ -374,6 +373,85 @@ class WarpStack(Frozen):
             wcs=self.wcs,
             unit=self.unit,
             inputs=self.inputs,
+        )
+
+    def select(self, epochs: Sequence[Hashable], *, missing: str = "error") -> WarpStack:
+        """
+        The stack of some epochs, in the order given; their twins come with them.
+
+        Nothing is read or copied now. `image` and its like of the result are new arrays at every access.
+
+        Parameters
+        ----------
+        epochs : sequence of hashable
+            Ids, each once.
+        missing : str
+            What becomes of ids that the stack does not have: "error", or "ignore" as in LSST, where one list of visits
+            serves patches that not all of them reach.
+
+        Returns
+        -------
+        WarpStack
+
+        Raises
+        ------
+        TypeError
+            If `epochs` is one text, or no sequence.
+        ValueError
+            If an id is there twice, or unknown; if none is left, or only epochs without the twins that others have.
+        """
+        from . import wrappers
+
+        order = wrappers.positions(epochs, self.epochs, missing=missing)
+        twins = self.psf_matched
+        if twins is not None:
+            present = [self.epochs[position] for position in order if self.epochs[position] in twins.epochs]
+            if not present:
+                raise ValueError("none of the selected epochs has a PSF-matched twin; select at least one that has")
+            twins = twins.select(present)
+        return self._derived(wrappers.SelectedSource(self.source, order), order, twins)
+
+    def scaled(self, factors: Mapping[Hashable, float] | Sequence[float]) -> WarpStack:
+        """
+        The stack with the image of each epoch times a factor, and its variance times the factor's square.
+
+        The twins get the factors of their epochs. Nothing is computed now: planes are scaled whenever a step reads
+        them, in float32, to the same bits on the host and on a device.
+
+        Parameters
+        ----------
+        factors : sequence of float, shape (epoch,), or mapping of epoch id to float
+            Positive. A mapping may have more epochs than the stack.
+
+        Returns
+        -------
+        WarpStack
+
+        Raises
+        ------
+        ValueError
+            If a factor is missing, or not positive and finite; names the epoch.
+        """
+        from . import wrappers
+
+        checked = wrappers.check_factors(factors, self.epochs)
+        twins = self.psf_matched
+        if twins is not None:
+            twins = twins.scaled(dict(zip(self.epochs, checked, strict=True)))
+        return self._derived(wrappers.ScaledSource(self.source, checked), range(self.shape[0]), twins)
+
+    def _derived(self, source: PlaneSource, order: Sequence[int], twins: WarpStack | None) -> WarpStack:
+        """A stack of `source`, whose epochs are those of this one at the positions `order`."""
+        return WarpStack.from_source(
+            source,
+            schema=self.schema,
+            psf_sigma=self.psf_sigma[list(order)],
+            epochs=[self.epochs[position] for position in order],
+            psf_matched=twins,
+            origin=self.origin,
+            wcs=self.wcs,
+            unit=self.unit,
+            inputs=[self.inputs[position] for position in order] if self.inputs else (),
         )
 
     def __repr__(self) -> str:

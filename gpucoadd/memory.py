@@ -25,7 +25,11 @@ T = TypeVar("T")
 
 def stack_device(warps: WarpStack) -> int | None:
     """Number of the device that the pixels of a stack are given on; None for the host."""
-    source: Any = warps.source
+    return source_device(warps.source)
+
+
+def source_device(source: Any) -> int | None:
+    """As `stack_device`, of the pixels of a source."""
     if isinstance(source, ArraySource) and not hasattr(source, "device"):
         return device_of(source.image)
     device: int | None = getattr(source, "device", None)

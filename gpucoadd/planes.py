@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, is_host, twin, using
+from .backend import Array, array_module, is_host, to_host, twin, using
 
 WORD = 32  # pixels of a row in one word; bit i of word j is column 32 * j + i, bits beyond the last column are 0
 
@@ -51,6 +51,14 @@ class Flags(NamedTuple):
     def union(self, other: Flags) -> Flags:
         """What is set in either."""
         return Flags(self.data | other.data, self.n_columns)
+
+
+def host_planes(flags: Flags) -> np.ndarray:
+    """(epoch, y, x) bool in host memory; from a device they are copied as bits."""
+    if is_host(array_module(flags.data)):
+        return flags.data
+    words = to_host(flags.data)
+    return twin(words).unpack(words, flags.n_columns)
 
 
 class BitPlanes:

@@ -130,6 +130,27 @@ def smooth(plane: Array, weights: np.ndarray) -> Array:
     return twin(plane).smooth(plane, weights)
 
 
+def scale(plane: Array, factor: float, out: Array | None = None) -> Array:
+    """
+    A plane times a number, in float32.
+
+    Parameters
+    ----------
+    plane : array, any shape, float32
+    factor : float
+        Rounded to float32.
+    out : array, C-contiguous, shape and dtype of `plane`, optional
+        Where it goes; may be `plane` itself.
+
+    Returns
+    -------
+    array
+        `out`, or a new array.
+    """
+    check_dtype("plane", plane, ("float32",))
+    return twin(plane).scale(plane, factor, out)
+
+
 def label(flags: Flags) -> tuple[Array, Array, int]:
     """
     8-connected footprints of each epoch.

@@ -10,6 +10,7 @@ from typing import Any
 from .backend import Array, array_module, using
 from .images import ArraySource, WarpStack
 from .workers import in_order
+from .wrappers import SelectedSource
 
 Planes = tuple[Array, Array, Array]
 
@@ -43,6 +44,8 @@ def read_epochs(warps: WarpStack, epochs: Sequence[int], rows: slice, *, threads
         (planes,) = read_groups(warps, [(epochs, rows)], threads=threads)
         return planes
     source = warps.source
+    if isinstance(source, SelectedSource):
+        source, epochs = source.source, source.below(epochs)
     if isinstance(source, ArraySource):
         return array_planes(source, epochs, rows)
     found = in_order(lambda epoch: source.read(epoch, rows), epochs, threads=threads)

@@ -175,6 +175,13 @@ class Transfer:
         self._uploader.stream.synchronize()
 
 
+def on_device(source: Any, device: int) -> Any:
+    """A source on the host as one whose planes are brought to a device when they are read."""
+    if hasattr(source, "on_device"):
+        return source.on_device(device)
+    return DeviceSource(HostArrays(source) if source.in_memory else source, device)
+
+
 class HostArrays:
     """A stack of NumPy arrays, as `DeviceSource` reads files."""
 

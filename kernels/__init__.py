@@ -15,6 +15,7 @@ from .footprints import count_by_label, same_under, sum_by_label
 from .growing import grow
 from .labelling import label
 from .plane_statistics import all_nan, clipped_means, clipped_statistics, quantiles
+from .scaling import scale
 from .smoothing import smooth
 from .stacking import stacking_masks
 from .statistics import stack_statistics
@@ -40,6 +41,7 @@ __all__ = [
     "paint",
     "quantiles",
     "same_under",
+    "scale",
     "smooth",
     "stack_statistics",
     "stacking_masks",

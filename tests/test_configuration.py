@@ -11,6 +11,7 @@ from gpucoadd import (
     Clipping,
     CoaddConfig,
     Detection,
+    InputMap,
     Interpolation,
     Persistence,
     Prefilter,
@@ -80,6 +81,18 @@ DEFAULTS = {
     "maskStreaks.footprintThreshold": 0.01,
     "maskStreaks.maxStreakWidth": 0.0,
     "maskStreaks.badMaskPlanes": ("NO_DATA", "INTRP", "BAD", "SAT", "EDGE"),
+    "doSelectVisits": False,
+    "doMaskBrightObjects": False,
+    "brightObjectMaskName": "BRIGHT_OBJECT",
+    "doInputMap": False,
+    "inputMapper.nside": 32768,
+    "inputMapper.nside_coverage": 256,
+    "inputMapper.bad_mask_min_coverage": 0.5,
+    "assembleStaticSkyModel.doSelectVisits": False,
+    "assembleStaticSkyModel.doMaskBrightObjects": False,
+    "assembleStaticSkyModel.brightObjectMaskName": "BRIGHT_OBJECT",
+    "assembleStaticSkyModel.doInputMap": False,
+    "assembleStaticSkyModel.inputMapper.nside": 32768,
 }
 
 
@@ -129,9 +142,6 @@ def test_our_names_are_understood_where_they_are_asked_for():
         {"assembleStaticSkyModel.doWrite": True},
         {"doScaleZeroPoint": False},
         {"doFilterMorphological": False},
-        {"doMaskBrightObjects": False},
-        {"doInputMap": False},
-        {"inputMapper.nside": 1024},
         {"inputRecorder.saveEmptyCcds": False},
         {"includeCalibVar": True},
         {"maskStreaks.minimumKernelHeight": 0.0},
@@ -182,13 +192,25 @@ def test_bookkeeping_is_accepted_and_changes_nothing(overrides):
         ({"scaleWarpVariance.background.binSize": 0}, "binSize"),
         ({"detectTemplateIterMultiplier": 0}, "detectTemplateIterMultiplier\\) must be positive"),
         ({"maxDetectTemplateIter": 0}, "maxDetectTemplateIter"),
-        ({"doScaleZeroPoint": True}, "zero-point scaling is left out"),
+        ({"doScaleZeroPoint": True}, r"zero-point scaling is left out; give .* WarpStack.scaled \(--flux-factors\)"),
         ({"scaleZeroPoint.zeroPoint": 27.0}, "zero-point scaling is left out"),
         ({"maskStreaks.nSigmaMask": -5}, r"lsst_streaks.mask_sigmas \(maskStreaks.nSigmaMask\) must be at least 0"),
         ({"maskStreaks.nSigmaMasks": 5}, "no configuration field 'maskStreaks.nSigmaMasks'; nearest: .*nSigmaMask"),
-        ({"doMaskBrightObjects": True}, "bright-object masks is not yet|bright-object masks"),
-        ({"doInputMap": True}, "the input map is not yet part"),
-        ({"doSelectVisits": True}, "not yet part"),
+        (
+            {"assembleStaticSkyModel.doMaskBrightObjects": True},
+            "assembleStaticSkyModel.doMaskBrightObjects\\) must be off: it is for the final coadd",
+        ),
+        ({"assembleStaticSkyModel.doInputMap": True}, "template.input_map.enabled .*doInputMap\\) must be off"),
+        ({"assembleStaticSkyModel.doSelectVisits": True}, "assembleStaticSkyModel.doSelectVisits\\) must be off"),
+        ({"brightObjectMaskName": "bright"}, "brightObjectMaskName\\) must be .* in upper case, got 'bright'"),
+        ({"brightObjectMaskName": ""}, "brightObjectMaskName\\) must be the name of a mask plane"),
+        ({"inputMapper.nside": 1000}, "inputMapper.nside\\) must be a power of 2 to 2\\*\\*29, got 1000"),
+        ({"inputMapper.nside": 1 << 30}, "inputMapper.nside\\) must be a power of 2"),
+        ({"inputMapper.nside_coverage": 0}, "inputMapper.nside_coverage\\) must be a power of 2"),
+        ({"inputMapper.nside": 128}, "nside_coverage\\) must not be above nside, got 256 and 128"),
+        ({"inputMapper.bad_mask_min_coverage": -0.5}, "bad_mask_min_coverage\\) must be at least 0"),
+        ({"inputMapper.bad_mask_min_coverage": math.nan}, "bad_mask_min_coverage\\) must be at least 0"),
+        ({"inputMapper.nsides": 64}, "no configuration field 'inputMapper.nsides'; nearest: inputMapper.nside"),
         ({"assembleStaticSkyModel.doNImage": True}, "assembleStaticSkyModel.doNImage must be False"),
         ({"assembleStaticSkyModel.doWriteArtifactMasks": True}, "must be False"),
         (
@@ -200,6 +222,17 @@ def test_bookkeeping_is_accepted_and_changes_nothing(overrides):
 def test_what_is_refused(overrides, message):
     with pytest.raises(ValueError, match=message):
         CoaddConfig.from_lsst(overrides)
+
+
+def test_lists_and_maps():
+    names = {"doMaskBrightObjects": True, "brightObjectMaskName": "STAR", "doSelectVisits": True, "doInputMap": True}
+    config = CoaddConfig.from_lsst({**names, "inputMapper.nside": 1024, "inputMapper.bad_mask_min_coverage": 1})
+    for stacking in (config.stacking, AssemblyConfig.from_lsst({**names, "inputMapper.nside": 1024})):
+        assert stacking.mask_bright_objects and stacking.select_epochs and stacking.bright_object_plane == "STAR"
+        assert stacking.input_map.enabled and stacking.input_map.nside == 1024
+    assert config.stacking.input_map == InputMap(enabled=True, nside=1024, max_bad_share=1.0)
+    assert config.template == CoaddConfig().template
+    assert CoaddConfig.from_names({"stacking.input_map.nside": 512}).stacking.input_map.nside == 512
 
 
 def test_base_task_writes_no_artifact_masks():
@@ -216,6 +249,7 @@ def test_options_are_frozen():
         Clipping(),
         CoaddConfig(),
         Detection(),
+        InputMap(),
         Interpolation(),
         Persistence(),
         Prefilter(),
