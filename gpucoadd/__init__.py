@@ -29,6 +29,7 @@ from .masks import MaskSchema
 from .matching import SpatialKernel
 from .mosaic import CellResult, CompositePsf, Mosaic, map_cells
 from .noise import NoiseStatistics, noise_statistics
+from .point_spread import Psf
 from .spectra import diffim_correction, fft_shape, score_correction
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "NoiseStatistics",
     "Persistence",
     "Prefilter",
+    "Psf",
     "SpatialKernel",
     "VarianceScaling",
     "WarpStack",
