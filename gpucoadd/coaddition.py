@@ -81,7 +81,8 @@ class Coadd(MaskedImage):
     *INEXACT_PSF* is set, as in LSST, where CLIPPED, REJECTED or SENSOR_EDGE is: so wherever an epoch that has data did
     not contribute, be it for an artifact, an edge or another rejecting plane. It is not set for an epoch that has no
     data there (NO_DATA in the warp or its twin, or a sample that is not finite), although the PSF changes where the
-    data of an epoch end; `contributed` says that too. It may be set where all epochs contributed, at the EDGE of a twin.
+    data of an epoch end; `contributed` says that too. It may be set where all epochs contributed: at the EDGE of a
+    twin, and where a clipped statistic dropped a sample.
     """
 
     n_image: Array

@@ -356,7 +356,7 @@ def combine(
         if contributed is not None:
             contributed.words[:, rows] = used
         work.progress(step, rows.stop, n_rows)
-    return Combined(*out, contributed)
+    return Combined(*out, contributed)  # type: ignore[call-arg]
 
 
 def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:

@@ -57,6 +57,7 @@ class Contributors(Frozen):
     psfs: tuple[Psf | None, ...]
     files: tuple[str, ...]
     values: dict[str, np.ndarray]
+    _origin: tuple[int, int]
 
     def __init__(
         self, warps: WarpStack, indices: Sequence[int], weights: Sequence[float], contributed: BitPlanes
@@ -215,7 +216,7 @@ class Contributors(Frozen):
         return table
 
 
-def _more(wrong: np.ndarray) -> str:
+def _more(wrong: Any) -> str:
     """How many positions besides the one that is named."""
     n = int(np.count_nonzero(wrong)) - 1
     return f" (and {n} more)" if n else ""

@@ -56,6 +56,8 @@ class Psf(Frozen):
     images: Array
     kind: str
     range: tuple[float, float, float, float] | None
+    _field: SpatialKernel
+    _sums: np.ndarray
 
     def __init__(self, images: Array, *, kind: str = "chebyshev1", range: Any = None) -> None:
         xp = array_module(images=images)

@@ -98,9 +98,9 @@ def psf_of_hdu(path: str, hdu: Any) -> Psf:
         If it is damaged, not finite, not (k, k) or (coefficient, k, k) with k odd, or a card does not fit.
     """
     images = _pixels(path, hdu, len(hdu.shape))
-    options = {} if images.ndim == 2 else dict(zip(("kind", "range"), _field(path, hdu), strict=True))
+    kind, range_ = ("chebyshev1", None) if images.ndim == 2 else _field(path, hdu)
     try:
-        return Psf(images, **options)
+        return Psf(images, kind=kind, range=range_)
     except ValueError as error:
         raise ValueError(f"{path}: {hdu_name(hdu)}: {error}") from None
 

@@ -123,8 +123,7 @@ def write_planes(
         for name, array in hosts.items()
     ]
     hdus += [] if psf is None else [_psf_hdu(*psf)]
-    with quiet():  # a unit that FITS does not have is written all the same
-        hdus += [_table_hdu(name, table) for name, table in (tables or {}).items()]
+    hdus += [_table_hdu(name, table) for name, table in (tables or {}).items()]
     _write(path, hdus, provenance)
 
 
@@ -419,9 +418,23 @@ def _psf_hdu(stamp: backend.Array, position: tuple[float, float]) -> Any:
 
 
 def _table_hdu(name: str, table: Any) -> Any:
-    hdu = fits.table_to_hdu(table)
+    """Binary table; units that the standard does not know, which astropy would leave out, are written as text."""
+    plain = table.copy()
+    for column in plain.itercols():
+        column.unit = None
+    hdu = fits.table_to_hdu(plain)
+    for number, column in enumerate(table.itercols(), start=1):
+        if column.unit is not None and str(column.unit):
+            hdu.header[f"TUNIT{number}"] = _unit_text(column.unit)
     hdu.name = name
     return hdu
+
+
+def _unit_text(unit: Any) -> str:
+    try:
+        return str(unit.to_string("fits"))
+    except ValueError:
+        return str(unit)
 
 
 def _kernel_hdu(kernel: backend.Array) -> Any:

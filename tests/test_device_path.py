@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import gpucoadd
 
-COUNTS = ("mask", "n_image")
+COUNTS = ("mask", "n_image", "contributed")
 ARTIFACTS = ("clipped", "no_data", "edge", "epoch_count", "n_image_matched", "template_footprints")
 # The same float64 sums on both sides, perhaps in another order, rounded to float32 once or twice.
 FLOAT = {"rtol": 4 * np.finfo(np.float32).eps, "atol": 1e-6}
