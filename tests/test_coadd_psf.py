@@ -450,8 +450,11 @@ def test_from_host_memory_to_a_device(device):
 
 
 def test_inputs(xp):
-    warps = busy_stack(xp=xp)
-    coadd = gpucoadd.coadd(warps)
+    night = busy_stack()
+    image, mask = night.image.copy(), night.mask.copy()
+    image[3, 2:8, 20:60] += 40  # grown, it reaches into the rows without data
+    config = CoaddConfig.from_lsst({"detect.nSigmaToGrow": 3.0})
+    coadd = gpucoadd.coadd(from_image(image, mask=mask, xp=xp), config=config)
     table = coadd.inputs
     assert isinstance(table, Table)
     assert table.colnames == ["epoch", "weight", "psf_sigma", "fraction_clipped", "input"]
@@ -459,10 +462,21 @@ def test_inputs(xp):
     assert_array_equal(table["weight"], coadd.weights)
     assert str(table["weight"].unit) == "1 / nJy2" and str(table["psf_sigma"].unit) == "pix"
     clipped, no_data = to_host(coadd.clipped), to_host(coadd.no_data)
+    assert (clipped & no_data).any()
     shares = [(clip & ~gone).sum() / (~gone).sum() for clip, gone in zip(clipped, no_data, strict=True)]
     assert_array_equal(table["fraction_clipped"], shares)
     assert max(shares) > 0.02 > min(shares)
-    assert np.isnan(mean_of(warps).inputs["fraction_clipped"]).all()
+    assert np.isnan(mean_of(night).inputs["fraction_clipped"]).all()
+
+
+def test_inputs_name_their_files(tmp_path):
+    warps, _ = patchwork()
+    for epoch in (0, 1):
+        planes = {name: getattr(warps, name)[epoch] for name in ("image", "variance", "mask")}
+        gpucoadd.fits.write_planes(tmp_path / f"{epoch}.fits", **planes, schema=SCHEMA, origin=(0, 0), unit="nJy")
+    files = [str(tmp_path / name) for name in ("0.fits", "1.fits")]
+    coadd = mean_of(read_warps(files, device="cpu", psf_fwhm=3.0))
+    assert coadd.inputs["input"].tolist() == files and coadd.inputs["epoch"].tolist() == ["0", "1"]
 
 
 def test_an_epoch_without_a_twin_has_no_share():
