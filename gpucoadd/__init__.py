@@ -32,6 +32,7 @@ from .masks import MaskSchema
 from .matching import SpatialKernel
 from .mosaic import CellResult, CompositePsf, Mosaic, map_cells
 from .noise import NoiseStatistics, noise_statistics
+from .point_spread import Psf
 from .spectra import diffim_correction, fft_shape, score_correction
 from .streaks import StreakConfig, Streaks, find_streaks
 
@@ -64,6 +65,7 @@ __all__ = [
     "NoiseStatistics",
     "Persistence",
     "Prefilter",
+    "Psf",
     "SpatialKernel",
     "StreakConfig",
     "Streaks",

@@ -22,8 +22,9 @@ import numpy as np
 from .artifacts import Artifacts, propagate_edge_bits, search
 from .backend import Array, array_module, using
 from .bright_objects import set_plane, wanted_pixels
-from .combination import ADDED_PLANES, MaskEdit, Prepared, combine, kept_epochs, prepare
+from .combination import ADDED_PLANES, Combined, MaskEdit, Prepared, combine, kept_epochs, prepare
 from .configuration import AssemblyConfig, CoaddConfig
+from .contributors import Contributors
 from .images import MaskedImage, WarpStack
 from .input_map import Detector, InputMapper, wanted_detectors
 from .interpolation import interpolate
@@ -73,10 +74,25 @@ class Coadd(MaskedImage):
         Pixels clipped for a trail; only where trails were searched for.
     lines : tuple of Streaks
         What was found of each epoch; only where trails were searched for.
-    provenance : dict
-        Version, configuration and inputs, as written to files.
+    contributors : Contributors or None
+        The epochs kept, where they contributed and what is known of them. None for the template of a coadd.
+    contributed : array, shape (kept, y, x), bool
+        Samples that the final stack used: finite, and without a rejecting plane once the artifacts are set. Unpacked at
+        every access. A clipped statistic may have dropped some of them yet.
+    inputs : astropy.table.Table
+        One row per epoch kept.
     input_map : healsparse.HealSparseMap or None
         Which detectors went into each part of the sky, if they were given; `gpucoadd.input_map` says more.
+    provenance : dict
+        Version, configuration and inputs, as written to files.
+
+    Notes
+    -----
+    *INEXACT_PSF* is set, as in LSST, where CLIPPED, REJECTED or SENSOR_EDGE is: so wherever an epoch that has data did
+    not contribute, be it for an artifact, an edge or another rejecting plane. It is not set for an epoch that has no
+    data there (NO_DATA in the warp or its twin, or a sample that is not finite), although the PSF changes where the
+    data of an epoch end; `contributed` says that too. It may be set where all epochs contributed: at the EDGE of a
+    twin, and where a clipped statistic dropped a sample.
     """
 
     n_image: Array
@@ -85,6 +101,8 @@ class Coadd(MaskedImage):
     psf_sigma: float
     template: MaskedImage | None
     artifacts: Artifacts | None
+    contributors: Contributors | None
+    statistic: str
     provenance: dict[str, Any]
     input_map: Any
 
@@ -102,16 +120,117 @@ class Coadd(MaskedImage):
         template: MaskedImage | None = None,
         artifacts: Artifacts | None = None,
         input_map: Any = None,
+        contributors: Contributors | None = None,
+        statistic: str = "MEAN",
         **common: Any,
     ) -> None:
         super().__init__(image, variance, mask, **common)
         self._set(n_image=n_image, epochs=epochs, weights=weights, psf_sigma=psf_sigma)
         self._set(template=template, artifacts=artifacts, provenance=provenance, input_map=input_map)
+        self._set(contributors=contributors, statistic=statistic)
 
     def _found(self) -> Artifacts:
         if self.artifacts is None:
             raise AttributeError("a coadd made by assemble() has no artifact search; use coadd()")
         return self.artifacts
+
+    def _kept(self) -> Contributors:
+        if self.contributors is None:
+            raise AttributeError(
+                "the template of a coadd does not keep which epochs contributed; use the coadd, or assemble()"
+            )
+        return self.contributors
+
+    @property
+    def contributed(self) -> Array:
+        """(kept, y, x) bool: samples that the final stack used."""
+        return self._kept().contributed.all_planes()
+
+    def psf(self, y: Any, x: Any, *, exact: bool = False) -> Array:
+        """
+        PSF of the coadd at one position or several.
+
+        The mean of the epochs' PSFs, each with sum 1, with the weights of the stack over the epochs that contributed to
+        the nearest pixel. Where the epochs change within the stamp, as at a clipped trail, a star looks a little
+        different: `exact` takes for every pixel of the stamp the epochs that contributed to that one.
+
+        Parameters
+        ----------
+        y, x : float, or sequences of n floats
+            Pixel coordinates in the frame of the patch, as `origin`; pixel centres are at integers.
+        exact : bool
+            The image that a star of flux 1, centred in the nearest pixel, has in the coadd. Its sum need not be 1.
+
+        Returns
+        -------
+        array, shape (k, k) or (n, k, k), float64
+            k of the largest stamp of any epoch; where the coadd's arrays are. With `exact`, NaN where no epoch
+            contributed, and outside of the coadd.
+
+        Raises
+        ------
+        ValueError
+            If a position is outside, or no epoch contributed to its pixel; if the PSF of an epoch is not known; if
+            `exact` is asked of another statistic than MEAN, of which no image of a star can be foretold.
+
+        Warns
+        -----
+        UserWarning
+            For other statistics than MEAN, to whose PSF the result is an approximation.
+
+        Notes
+        -----
+        Epochs without a PSF of their own have a Gaussian of their `psf_sigma`. LSST's CoaddPsf asks whether a detector
+        covers the position, and does not see what was clipped or masked. Waits for the device once.
+        """
+        if self.statistic != "MEAN":
+            if exact:
+                raise ValueError(
+                    f"a coadd with the statistic {self.statistic} has no exact PSF, for it is no linear function of "
+                    "its epochs; use exact=False, or the statistic MEAN"
+                )
+            warnings.warn(
+                f"the statistic of this coadd is {self.statistic}: the weighted mean of the PSFs is only near its own",
+                stacklevel=2,
+            )
+        return self._kept().psf(y, x, exact=exact)
+
+    def epoch_mean(self, name: str, y: Any, x: Any) -> Any:
+        """
+        Mean of an epoch's numbers over the epochs that contributed, with the weights of the stack.
+
+        Parameters
+        ----------
+        name : str
+            Of the `epoch_values` of the warps that were stacked.
+        y, x
+            As in `psf`.
+
+        Returns
+        -------
+        float, or numpy.ndarray of shape (...), (n,) or (n, ...)
+            Of the shape that the epochs' values have; one such for every position.
+
+        Raises
+        ------
+        KeyError
+            If there are no values of that name.
+        ValueError
+            If a position is outside, or no epoch contributed to its pixel.
+        """
+        return self._kept().mean(name, y, x)
+
+    @property
+    def inputs(self) -> Any:
+        """
+        astropy Table of the epochs kept, made at every access.
+
+        Columns: epoch (its id); weight (in one over `unit` squared); psf_sigma (pixels); fraction_clipped, the share of
+        clipped pixels among those where the PSF-matched warp of the epoch has data, NaN where none has or no artifacts
+        were searched for; input (file, or nothing).
+        """
+        bits: Any = {} if self.artifacts is None else self.artifacts.bits
+        return self._kept().table(clipped=bits.get("clipped"), no_data=bits.get("no_data"), unit=self.unit)
 
     @property
     def clipped(self) -> Array:
@@ -162,6 +281,10 @@ class Coadd(MaskedImage):
         """
         Write image, mask, variance and contribution image as FITS, in the layout of LSST's afw.
 
+        Then follow, if the warps had PSFs, PSF: the stamp in the middle of the coadd, as `psf` gives it, or at the
+        nearest pixel to which an epoch contributed; cards PSFY and PSFX have its position. And INPUTS: the table
+        `inputs`.
+
         Parameters
         ----------
         path : path
@@ -186,9 +309,24 @@ class Coadd(MaskedImage):
             wcs=self.wcs,
             unit=self.unit,
             extra={"NIMAGE": self.n_image},
+            psf=None if self.contributors is None else self._central_psf(),
+            tables={} if self.contributors is None else {"INPUTS": self.inputs},
             provenance=self.provenance,
             compression=compression,
         )
+
+    def _central_psf(self) -> tuple[Array, tuple[int, int]] | None:
+        """PSF in the middle, or as near to it as there is one, and where that is; None if the warps had none."""
+        contributors = self._kept()
+        if not contributors.has_psfs:
+            return None
+        (y0, x0), (n_rows, n_columns) = self.origin, self.shape
+        where = contributors.nearest(y0 + (n_rows - 1) // 2, x0 + (n_columns - 1) // 2)
+        try:
+            return None if where is None else (contributors.psf(*where, exact=False), where)
+        except ValueError as error:
+            logger.warning("no PSF is written: %s", error)
+            return None
 
 
 def coadd(
@@ -254,23 +392,22 @@ def coadd(
     with using(stack_device(warps)), bounded(warps, work) as (direct, matched, work):
         schema = warps.schema.with_planes(*ADDED_PLANES)
         stacked = matched if config.stacking.warp_type == "psfMatched" else direct
-        template = _assemble(matched, config.template, work, step="template")  # direct warps may still be on their way
+        # direct warps may still be on their way
+        template = _assemble(matched, config.template, work, step="template", keep_contributed=False)
         prepared = _prepared(stacked, config.stacking, work, "weighing")
         epochs = kept_epochs(stacked, prepared)
         _check_psf_sigma(matched, epochs, config)
         artifacts = search(matched, template, config, epochs, work)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
         edits = _mask_edits(artifacts, schema, config.stacking)
-        mapper = extras.mapper(stacked, prepared, config.stacking, reject)
-        masking: dict[str, Any] = {"reject": reject, "edits": edits, "mapper": mapper}
-        planes = combine(stacked, prepared, config.stacking, schema, work, **masking, step="stacking")
-        image, variance, mask, n_image = planes
-        mask = propagate_edge_bits(_finish_mask(mask, variance, schema), artifacts, schema=schema)
+        masking: dict[str, Any] = {"reject": reject, "edits": edits}
+        masking["mapper"] = mapper = extras.mapper(stacked, prepared, config.stacking, reject)
+        made = combine(stacked, prepared, config.stacking, schema, work, **masking, step="stacking")
+        mask = propagate_edge_bits(_finish_mask(made.mask, made.variance, schema), artifacts, schema=schema)
         result = _post_process(
             stacked,
             prepared,
-            (image, variance, mask),
-            n_image,
+            made._replace(mask=mask),
             config.stacking,
             schema,
             provenance=_provenance(warps, prepared, config),
@@ -363,18 +500,24 @@ def _extras(warps: WarpStack, config: AssemblyConfig, bright_objects: Any, detec
 
 
 def _assemble(
-    warps: WarpStack, config: AssemblyConfig, work: Work, extras: _Extras = _NO_EXTRAS, *, step: str
+    warps: WarpStack,
+    config: AssemblyConfig,
+    work: Work,
+    extras: _Extras = _NO_EXTRAS,
+    *,
+    step: str,
+    keep_contributed: bool = True,
 ) -> Coadd:
     schema = warps.schema.with_planes(*ADDED_PLANES)
     prepared = _prepared(warps, config, work, "weighing")
     reject = schema.known_bitmask(config.reject)
     mapper = extras.mapper(warps, prepared, config, reject)
-    planes = combine(warps, prepared, config, schema, work, reject=reject, mapper=mapper, step=step)
-    image, variance, mask, n_image = planes
-    mask = _finish_mask(mask, variance, schema)
+    kept: dict[str, Any] = {"reject": reject, "mapper": mapper, "keep_contributed": keep_contributed}
+    made = combine(warps, prepared, config, schema, work, **kept, step=step)
+    made = made._replace(mask=_finish_mask(made.mask, made.variance, schema))
     more: dict[str, Any] = {"provenance": _provenance(warps, prepared, config), "bright": extras.bright}
     more["input_map"] = None if mapper is None else mapper.finish()
-    return _post_process(warps, prepared, (image, variance, mask), n_image, config, schema, **more)
+    return _post_process(warps, prepared, made, config, schema, **more)
 
 
 def _prepared(warps: WarpStack, config: AssemblyConfig, work: Work, step: str) -> Prepared:
@@ -410,8 +553,7 @@ def _finish_mask(mask: Array, variance: Array, schema: MaskSchema) -> Array:
 def _post_process(
     warps: WarpStack,
     prepared: Prepared,
-    planes: tuple[Array, Array, Array],
-    n_image: Array,
+    made: Combined,
     config: AssemblyConfig,
     schema: MaskSchema,
     *,
@@ -422,7 +564,9 @@ def _post_process(
     if config.interpolation.enabled and "INTRP" not in schema:
         schema = schema.with_planes("INTRP")
     image, variance, mask = interpolate(
-        *planes,
+        made.image,
+        made.variance,
+        made.mask,
         no_data=schema.bitmask("NO_DATA"),
         interpolated=schema.known_bitmask(("INTRP",)),
         config=config.interpolation,
@@ -430,6 +574,9 @@ def _post_process(
     if bright is not None:
         mask, schema = set_plane(mask, bright, schema, config.bright_object_plane)
     sigmas = warps.psf_sigma[list(prepared.indices)]
+    contributors = None
+    if made.contributed is not None:
+        contributors = Contributors(warps, prepared.indices, prepared.weights, made.contributed)
     return Coadd(
         image,
         variance,
@@ -438,11 +585,13 @@ def _post_process(
         origin=warps.origin,
         wcs=warps.wcs,
         unit=warps.unit,
-        n_image=n_image,
+        n_image=made.n_image,
         epochs=kept_epochs(warps, prepared),
         weights=np.array(prepared.weights),
         psf_sigma=float(np.max(sigmas)),
         provenance=provenance,
+        contributors=contributors,
+        statistic=config.statistic,
         **results,
     )
 

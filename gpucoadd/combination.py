@@ -38,6 +38,21 @@ _BAND_BYTES = 64 << 20
 _NO_INTERPOLATION = Interpolation(enabled=False)
 
 
+class Combined(NamedTuple):
+    """
+    What `combine` makes.
+
+    image, variance (y, x) float32 and mask (y, x) int32 of the coadd; n_image (y, x) int32, the epochs without a
+    rejecting plane; contributed, the samples that were used, by kept epoch, or None.
+    """
+
+    image: Array
+    variance: Array
+    mask: Array
+    n_image: Array
+    contributed: BitPlanes | None
+
+
 class Prepared(NamedTuple):
     """Epochs of a stack that can be used, and their weights; why the others cannot."""
 
@@ -272,10 +287,11 @@ def combine(
     reject: int,
     edits: Sequence[MaskEdit] = (),
     mapper: InputMapper | None = None,
+    keep_contributed: bool = True,
     step: str,
-) -> tuple[Array, Array, Array, Array]:
+) -> Combined:
     """
-    Image, variance and mask of the statistical coadd, and the number of contributing epochs.
+    Image, variance and mask of the statistical coadd, the number of contributing epochs, and which they are.
 
     Parameters
     ----------
@@ -292,13 +308,15 @@ def combine(
         What the masks of the kept epochs become before they are used; see `primitives.stacking_masks`.
     mapper : InputMapper, optional
         Is shown the masks as they are used.
+    keep_contributed : bool
+        Whether to say which samples were used: all that are finite and have none of the bits `reject` after the
+        edits. A clipped statistic may drop some of them yet.
     step : str
         Name for the progress.
 
     Returns
     -------
-    image, variance : array, shape (y, x), float32
-    mask, n_image : array, shape (y, x), int32
+    Combined
     """
     online = config.online_mean and config.statistic == "MEAN"
     rules = stacking_rules(
@@ -318,25 +336,34 @@ def combine(
     def stacked(rows: slice, planes: Planes) -> tuple[tuple[Array, ...], np.ndarray | None]:
         image, variance, mask = planes
         # the running sums and their count see one mask; the stack path counts before planes are removed
-        masks, n_image = primitives.stacking_masks(
-            mask, [(bits.words[:, rows], keep, add) for bits, keep, add in edits], reject, removed, online=online
+        masks, n_image, used = primitives.stacking_masks(
+            mask,
+            [(bits.words[:, rows], keep, add) for bits, keep, add in edits],
+            reject,
+            removed,
+            online=online,
+            image=image if keep_contributed else None,
         )
         band = _stack_pieces((image, variance, masks), weights, rules, threads=work.threads)
         counts = None if mapper is None else mapper.count(rows, masks)
-        return (*(plane.reshape(n_image.shape) for plane in band), n_image), counts
+        return (*(plane.reshape(n_image.shape) for plane in band), n_image), used, counts
 
     out: tuple[Array, ...] = ()
+    contributed = None
     host_rows = _band_rows(warps, n_epochs, work.memory)
-    for rows, (band, counts) in by_rows(stacked, warps, prepared.indices, work, host_rows=host_rows):
+    for rows, (band, used, counts) in by_rows(stacked, warps, prepared.indices, work, host_rows=host_rows):
         if not out:
             xp = array_module(band[0])
             out = tuple(xp.empty((n_rows, n_columns), dtype=plane.dtype) for plane in band)
+            contributed = BitPlanes((n_epochs, n_rows, n_columns), xp) if keep_contributed else None
         for target, plane in zip(out, band, strict=True):
             target[rows] = plane
         if mapper is not None and counts is not None:
             mapper.add(counts)  # here and not in `stacked`, which a full device makes run again
+        if contributed is not None:
+            contributed.words[:, rows] = used
         work.progress(step, rows.stop, n_rows)
-    return out  # type: ignore[return-value]
+    return Combined(*out, contributed)  # type: ignore[call-arg]
 
 
 def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:

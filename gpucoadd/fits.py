@@ -20,6 +20,7 @@ Writing makes the afw layout, which Rubin's readers take; `writing` has the deta
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -34,11 +35,12 @@ from . import backend
 from .images import MaskedImage, WarpStack
 from .layouts import Layout, common_schema, hdu_name, recognise, recognise_difference
 from .masks import MaskSchema
+from .point_spread import Psf
 from .psf import FWHM_PER_SIGMA, adaptive_moments, measure_sigma
 from .sources import Exposure, FitsSource, Pool, quiet
-from .stamps import find_stamp, read_kernel, read_stamp
+from .stamps import find_stamp, psf_of_hdu, read_kernel, read_stamp
 from .upload import DeviceSource
-from .writing import read_provenance, write_array, write_kernel, write_mask, write_planes
+from .writing import PSF_HDU, read_provenance, write_array, write_kernel, write_mask, write_planes
 
 __all__ = [
     "find_psf_sigma",
@@ -111,10 +113,16 @@ def read_warps(
 
     Notes
     -----
-    *PSF width*, the first of: `psf_fwhm`; the adaptive moments of an image HDU PSF; card PSFSIGMA; card PSF_FWHM, FWHM
-    or SEEING_PIX, in pixels; the image's own stars, which reads the file now and is said in the log. Warps that have
-    twins are not measured on stars: their width is not needed, and is NaN where the file does not tell. The origin is
-    CRVAL2A, CRVAL1A of a LINEAR WCS A, else -LTV2, -LTV1, else (0, 0).
+    *PSF.* An image HDU PSF is the PSF of its epoch: one stamp (k, k), k odd, or the coefficient images (coefficient,
+    k, k) of a `Psf` with its kind and range as cards KERNKIND, KERNXMIN, KERNYMIN, KERNXMAX and KERNYMAX. One that
+    cannot be used is said in the log.
+
+    *PSF width*, the first of: `psf_fwhm`; the adaptive moments of an image HDU PSF, in the middle of the image; card
+    PSFSIGMA; card PSF_FWHM, FWHM or SEEING_PIX, in pixels; the image's own stars, which reads the file now and is said
+    in the log. Warps that have twins are not measured on stars: their width is not needed, and is NaN where the file
+    does not tell.
+
+    *Origin.* CRVAL2A, CRVAL1A of a LINEAR WCS A, else -LTV2, -LTV1, else (0, 0).
 
     *HST and JWST masks.* JWST: DO_NOT_USE becomes BAD and NON_SCIENCE becomes NO_DATA, the rule by which STScI
     resamples; SATURATED, JUMP_DET, OUTLIER and PERSISTENCE keep their names and all other bits become DQ_OTHER. HST
@@ -306,6 +314,7 @@ class _Warp:
     epoch: int | str
     wcs: WCS | None
     sigma: float  # NaN where the file does not tell
+    psf: Psf | None
 
 
 def _describe_all(files: Sequence[str], pool: Pool) -> list[_Warp]:
@@ -331,16 +340,19 @@ def _describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> _Warp
         layout = recognise(path, files)
         hdu = files[0][layout.image.hdu]
         headers = [hdu.header, files[0][0].header]
+        shape, origin = (int(hdu.shape[0]), int(hdu.shape[1])), _origin(path, hdu.header)
+        sigma, psf = _known_psf(path, files[0], middle=(origin[0] + (shape[0] - 1) / 2, origin[1] + (shape[1] - 1) / 2))
         return _Warp(
             path=path,
             exposure=exposure,
             layout=layout,
-            shape=(int(hdu.shape[0]), int(hdu.shape[1])),
-            origin=_origin(path, hdu.header),
+            shape=shape,
+            origin=origin,
             unit=str(_card(headers, "BUNIT") or "").strip() or None,
             epoch=_epoch(path, headers),
             wcs=_celestial_wcs(path, hdu.header, files[0]),
-            sigma=_known_sigma(path, files[0], headers),
+            sigma=_told_sigma(headers) if math.isnan(sigma) else sigma,
+            psf=psf,
         )
 
 
@@ -395,14 +407,27 @@ def _celestial_wcs(path: str, header: Any, hdus: Any) -> WCS | None:
         return None
 
 
-def _known_sigma(path: str, hdus: Any, headers: Sequence[Any]) -> float:
-    """PSF width in pixels as the file tells it, or NaN."""
+def _known_psf(path: str, hdus: Any, *, middle: tuple[float, float]) -> tuple[float, Psf | None]:
+    """Width in pixels of the image HDU PSF, at a position (y, x), and itself; NaN or None where they cannot be had."""
     for hdu in hdus:
-        if hdu_name(hdu) == "PSF" and getattr(hdu, "is_image", False) and len(hdu.shape) == 2:
-            try:
-                return adaptive_moments(hdu.data)[0]
-            except Exception as error:
-                logger.warning("%s: its PSF image is not used (%s)", path, error)
+        if hdu_name(hdu) != PSF_HDU or not getattr(hdu, "is_image", False) or len(hdu.shape) not in (2, 3):
+            continue
+        sigma = math.nan
+        try:
+            if len(hdu.shape) == 2:
+                sigma = adaptive_moments(hdu.data)[0]
+                return sigma, psf_of_hdu(path, hdu)
+            psf = psf_of_hdu(path, hdu)
+            return psf.moments(*middle)[0], psf
+        except Exception as error:
+            used = "not used" if math.isnan(sigma) else "used for its width only"
+            logger.warning("%s: its PSF image is %s (%s)", path, used, str(error).removeprefix(f"{path}: "))
+            return sigma, None
+    return math.nan, None
+
+
+def _told_sigma(headers: Sequence[Any]) -> float:
+    """PSF width in pixels as the cards tell it, or NaN."""
     sigma = _card(headers, "PSFSIGMA")
     if _is_width(sigma):
         return float(sigma)
@@ -496,6 +521,7 @@ def _make_stack(
         wcs=first.wcs,
         unit=first.unit,
         inputs=[warp.path for warp in warps],
+        psfs=[warp.psf for warp in warps],
     )
 
 

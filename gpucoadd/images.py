@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from .backend import Array, array_module
 from .masks import MaskSchema
+
+if TYPE_CHECKING:
+    from .point_spread import Psf
 
 _FLOATS = ("float32", "float64")
 
@@ -170,7 +173,8 @@ class WarpStack(Frozen):
         Names of the mask's bits; must know NO_DATA.
     psf_sigma : array-like, shape (epoch,), float
         Width of each epoch's PSF in pixels: the determinant radius, a Gaussian's sigma.
-        NaN where unknown; needed only for the stack that artifacts are searched in.
+        NaN where unknown; needed only for the stack that artifacts are searched in. Measured on `psfs`, in the middle
+        of the patch, when left out.
     epochs : sequence of hashable, optional
         Ids, such as visit numbers; 0, 1, ... when left out. No id twice.
     psf_matched : WarpStack, optional
@@ -181,17 +185,27 @@ class WarpStack(Frozen):
         Carried, never interpreted.
     unit : str
         Flux unit of `image`.
+    psfs : sequence of Psf, array or None, optional
+        PSF of each epoch, for that of the coadd: a `Psf`; a stamp (k, k); coefficient images (nc, k, k) of a
+        "chebyshev1" `Psf` over the edges of the patch; or None, which is a Gaussian of `psf_sigma`. Kept as `Psf` or
+        None, one per epoch; a stack without any has None for them all.
+    epoch_values : mapping of str to array-like, shape (epoch, ...), optional
+        Numbers or tables that belong to the epochs, such as aperture corrections, to be averaged by `Coadd.epoch_mean`.
+        Kept in float64, on the host.
 
     Raises
     ------
     TypeError
         If arrays are mixed (host and device) or have other dtypes.
     ValueError
-        If shapes, lengths, ids, grids or units do not agree.
+        If shapes, lengths, ids, grids or units do not agree; if a PSF or a value is not finite, or a width cannot be
+        measured.
     """
 
     schema: MaskSchema
     psf_sigma: np.ndarray
+    psfs: tuple[Psf | None, ...]
+    epoch_values: dict[str, np.ndarray]
     epochs: tuple[Hashable, ...]
     psf_matched: WarpStack | None
     origin: tuple[int, int]
@@ -207,12 +221,14 @@ class WarpStack(Frozen):
         mask: Array,
         *,
         schema: MaskSchema,
-        psf_sigma: Any,
+        psf_sigma: Any = None,
         epochs: Sequence[Hashable] | None = None,
         psf_matched: WarpStack | None = None,
         origin: tuple[int, int] = (0, 0),
         wcs: Any = None,
         unit: str | None = "nJy",
+        psfs: Sequence[Any] | None = None,
+        epoch_values: Mapping[str, Any] | None = None,
     ) -> None:
         check_planes(image, variance, mask, axes="epoch, y, x", floats=("float32",))
         self._fill(
@@ -224,6 +240,8 @@ class WarpStack(Frozen):
             origin=origin,
             wcs=wcs,
             unit=unit,
+            psfs=psfs,
+            epoch_values=epoch_values,
         )
 
     @classmethod
@@ -232,13 +250,15 @@ class WarpStack(Frozen):
         source: PlaneSource,
         *,
         schema: MaskSchema,
-        psf_sigma: Any,
+        psf_sigma: Any = None,
         epochs: Sequence[Hashable] | None = None,
         psf_matched: WarpStack | None = None,
         origin: tuple[int, int] = (0, 0),
         wcs: Any = None,
         unit: str | None = "nJy",
         inputs: Sequence[str] = (),
+        psfs: Sequence[Any] | None = None,
+        epoch_values: Mapping[str, Any] | None = None,
     ) -> WarpStack:
         """Stack whose pixels are read from `source` when a step asks; `inputs` names where each epoch came from."""
         stack = cls.__new__(cls)
@@ -252,8 +272,29 @@ class WarpStack(Frozen):
             wcs=wcs,
             unit=unit,
             inputs=inputs,
+            psfs=psfs,
+            epoch_values=epoch_values,
         )
         return stack
+
+    def with_source(
+        self, source: PlaneSource, *, psf_matched: WarpStack | None = None, order: Sequence[int] | None = None
+    ) -> WarpStack:
+        """The same stack with its pixels from elsewhere, and other twins or none; `order` are the epochs it has."""
+        which = list(range(self.shape[0]) if order is None else order)
+        return WarpStack.from_source(
+            source,
+            schema=self.schema,
+            psf_sigma=self.psf_sigma[which],
+            epochs=[self.epochs[index] for index in which],
+            psf_matched=psf_matched,
+            origin=self.origin,
+            wcs=self.wcs,
+            unit=self.unit,
+            inputs=[self.inputs[index] for index in which] if self.inputs else (),
+            psfs=None if self.psfs is None else [self.psfs[index] for index in which],
+            epoch_values={name: values[which] for name, values in self.epoch_values.items()},
+        )
 
     def _fill(
         self,
@@ -266,26 +307,44 @@ class WarpStack(Frozen):
         origin: tuple[int, int],
         wcs: Any,
         unit: str | None,
+        psfs: Sequence[Any] | None,
+        epoch_values: Mapping[str, Any] | None,
         inputs: Sequence[str] = (),
     ) -> None:
         check_schema(schema)
         if "NO_DATA" not in schema:
             raise ValueError(f"schema must have the plane NO_DATA; it has {', '.join(schema) or 'none'}")
         n_epochs = source.shape[0]
-        sigma = np.array(psf_sigma, dtype=np.float64)
-        if sigma.shape != (n_epochs,):
-            raise ValueError(f"psf_sigma has shape {sigma.shape} but there are {n_epochs} epochs; it is (epoch,)")
-        sigma.setflags(write=False)
         ids = tuple(range(n_epochs)) if epochs is None else tuple(epochs)
         if len(ids) != n_epochs:
             raise ValueError(f"{len(ids)} epochs are named but image has {n_epochs}")
         if len(set(ids)) != n_epochs:
             twice = next(i for i in ids if ids.count(i) > 1)
             raise ValueError(f"epoch {twice!r} is there twice; ids must differ")
-        self._set(source=source, schema=schema, psf_sigma=sigma, epochs=ids, psf_matched=psf_matched)
+        self._set(source=source, schema=schema, epochs=ids, psf_matched=psf_matched)
         self._set(origin=check_pair("origin", origin), wcs=wcs, unit=unit, inputs=tuple(inputs))
+        self._set_psfs(psfs, psf_sigma)
+        self._set(epoch_values=_check_epoch_values(epoch_values or {}, n_epochs))
         if psf_matched is not None:
             self._check_twins(psf_matched)
+
+    def _set_psfs(self, psfs: Sequence[Any] | None, psf_sigma: Any) -> None:
+        from .point_spread import as_psfs, measured_sigmas
+
+        n_epochs, n_rows, n_columns = self.shape
+        if psfs is None and psf_sigma is None:
+            raise ValueError("psf_sigma must be given where psfs is not: widths in pixels, NaN where unknown")
+        y0, x0 = self.origin
+        box = x0 - 0.5, y0 - 0.5, x0 + n_columns - 0.5, y0 + n_rows - 0.5
+        checked = as_psfs([None] * n_epochs if psfs is None else psfs, names=self.epochs, box=box)
+        if psf_sigma is None:
+            center = y0 + (n_rows - 1) / 2, x0 + (n_columns - 1) / 2
+            psf_sigma = measured_sigmas(checked, names=self.epochs, center=center)
+        sigma = np.array(psf_sigma, dtype=np.float64)
+        if sigma.shape != (n_epochs,):
+            raise ValueError(f"psf_sigma has shape {sigma.shape} but there are {n_epochs} epochs; it is (epoch,)")
+        sigma.setflags(write=False)
+        self._set(psfs=checked, psf_sigma=sigma)
 
     def _check_twins(self, twins: WarpStack) -> None:
         if not isinstance(twins, WarpStack):
@@ -363,16 +422,9 @@ class WarpStack(Frozen):
                 f"the warps are on cuda:{present} and cannot go to {device}; read them from their files, or from host "
                 "memory, once more"
             )
-        return WarpStack.from_source(
+        return self.with_source(
             upload.on_device(self.source, number),
-            schema=self.schema,
-            psf_sigma=self.psf_sigma,
-            epochs=self.epochs,
             psf_matched=None if self.psf_matched is None else self.psf_matched.to_device(device),
-            origin=self.origin,
-            wcs=self.wcs,
-            unit=self.unit,
-            inputs=self.inputs,
         )
 
     def select(self, epochs: Sequence[Hashable], *, missing: str = "error") -> WarpStack:
@@ -409,7 +461,7 @@ class WarpStack(Frozen):
             if not present:
                 raise ValueError("none of the selected epochs has a PSF-matched twin; select at least one that has")
             twins = twins.select(present)
-        return self._derived(wrappers.SelectedSource(self.source, order), order, twins)
+        return self.with_source(wrappers.SelectedSource(self.source, order), psf_matched=twins, order=order)
 
     def scaled(self, factors: Mapping[Hashable, float] | Sequence[float]) -> WarpStack:
         """
@@ -438,22 +490,29 @@ class WarpStack(Frozen):
         twins = self.psf_matched
         if twins is not None:
             twins = twins.scaled(dict(zip(self.epochs, checked, strict=True)))
-        return self._derived(wrappers.ScaledSource(self.source, checked), range(self.shape[0]), twins)
-
-    def _derived(self, source: PlaneSource, order: Sequence[int], twins: WarpStack | None) -> WarpStack:
-        """A stack of `source`, whose epochs are those of this one at the positions `order`."""
-        return WarpStack.from_source(
-            source,
-            schema=self.schema,
-            psf_sigma=self.psf_sigma[list(order)],
-            epochs=[self.epochs[position] for position in order],
-            psf_matched=twins,
-            origin=self.origin,
-            wcs=self.wcs,
-            unit=self.unit,
-            inputs=[self.inputs[position] for position in order] if self.inputs else (),
-        )
+        return self.with_source(wrappers.ScaledSource(self.source, checked), psf_matched=twins)
 
     def __repr__(self) -> str:
         twins = "without twins" if self.psf_matched is None else f"{self.psf_matched.shape[0]} twins"
         return f"WarpStack({self.shape[0]} epochs of {self.shape[1]} x {self.shape[2]}, {twins}, unit={self.unit!r})"
+
+
+def _check_epoch_values(values: Mapping[str, Any], n_epochs: int) -> dict[str, np.ndarray]:
+    """Read-only copies in float64; raise unless each is finite and has a row for every epoch."""
+    checked = {}
+    for name, given in values.items():
+        try:
+            array = np.array(given, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"epoch_values[{name!r}] must be real numbers in host memory, (epoch, ...): {error}"
+            ) from None
+        if array.ndim == 0 or len(array) != n_epochs:
+            raise ValueError(
+                f"epoch_values[{name!r}] has shape {array.shape} but there are {n_epochs} epochs; it is (epoch, ...)"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"epoch_values[{name!r}] holds NaN or infinite values; give finite ones")
+        array.setflags(write=False)
+        checked[name] = array
+    return checked

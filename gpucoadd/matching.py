@@ -72,7 +72,7 @@ class SpatialKernel(Frozen):
                 f"coefficients has shape {coefficients.shape} but there are {basis.shape[0]} basis images; it must be "
                 f"({basis.shape[0]}, coefficient)"
             )
-        _degree(coefficients.shape[1])
+        degree_of(coefficients.shape[1])
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         for name, values in (("basis", basis), ("coefficients", coefficients)):
@@ -101,16 +101,14 @@ class SpatialKernel(Frozen):
             Not normalised: its sum varies with the position.
         """
         xp = array_module(self.basis)
-        y, x = np.asarray(y, np.float64), np.asarray(x, np.float64)
-        if y.shape != x.shape or y.ndim > 1:
-            raise ValueError(f"y has shape {y.shape} and x {x.shape}; give two numbers, or two sequences of one length")
-        terms = xp.asarray(self._terms(y.reshape(-1), x.reshape(-1)))
+        y, x = check_positions(y, x)
+        terms = xp.asarray(self.terms(y.reshape(-1), x.reshape(-1)))
         kernels = xp.tensordot(xp.matmul(terms, self.coefficients.T), self.basis, 1)
         return kernels.reshape(y.shape + self.shape)
 
-    def _terms(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def terms(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Values of the polynomial terms at n positions, shape (n, nc), on the host."""
-        degree = _degree(self.coefficients.shape[1])
+        degree = degree_of(self.coefficients.shape[1])
         if self.range is None:
             powers_y, powers_x = (np.vander(v, degree + 1, increasing=True) for v in (y, x))
         else:
@@ -128,10 +126,20 @@ class SpatialKernel(Frozen):
 
     def __repr__(self) -> str:
         n_basis, n_coefficients = self.coefficients.shape
-        return f"SpatialKernel({n_basis} basis images of {self.shape}, {self.kind} of degree {_degree(n_coefficients)})"
+        return (
+            f"SpatialKernel({n_basis} basis images of {self.shape}, {self.kind} of degree {degree_of(n_coefficients)})"
+        )
 
 
-def _degree(n_coefficients: int) -> int:
+def check_positions(y: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`y` and `x` in float64, both of shape () or (n,); ValueError otherwise."""
+    y, x = np.asarray(y, np.float64), np.asarray(x, np.float64)
+    if y.shape != x.shape or y.ndim > 1:
+        raise ValueError(f"y has shape {y.shape} and x {x.shape}; give two numbers, or two sequences of one length")
+    return y, x
+
+
+def degree_of(n_coefficients: int) -> int:
     """Degree of a 2-d polynomial with so many coefficients."""
     degree = (round((8 * n_coefficients + 1) ** 0.5) - 3) // 2
     if degree < 0 or (degree + 1) * (degree + 2) // 2 != n_coefficients:

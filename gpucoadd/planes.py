@@ -8,6 +8,7 @@ Yes-or-no planes of several epochs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,6 +101,26 @@ class BitPlanes:
         with using(self.words):
             self.set_planes([epoch], Flags.of(xp.ones((1, *self.shape[1:]), dtype=bool)))
 
+    def at(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """(epoch, n) bool, on the host: the flags at n pixels, whose rows and columns are given there too."""
+        xp = array_module(self.words)
+        with using(self.words):
+            words = to_host(self.words[:, xp.asarray(y), xp.asarray(x // WORD)])
+        return (words >> (x % WORD).astype(np.uint32) & 1).astype(bool)
+
+    def counts(self) -> np.ndarray:
+        """(epoch,) int64, on the host: how many flags are set. Waits for the device once."""
+        with using(self.words):
+            sums = array_module(self.words).stack([_count_bits(words).sum(dtype="int64") for words in self.words])
+            return to_host(sums)
+
+    def without(self, other: BitPlanes) -> BitPlanes:
+        """What is set here and not in `other`, of the same shape."""
+        out = copy(self)
+        with using(self.words):
+            out.words = self.words & ~other.words
+        return out
+
     def plane(self, epoch: int) -> Array:
         """(y, x) bool plane of `epoch`."""
         return self._planes(self.words[epoch : epoch + 1])[0]
@@ -116,3 +137,12 @@ class BitPlanes:
     def _planes(self, words: Array) -> Array:
         with using(words):
             return twin(words).unpack(words, self.shape[2])
+
+
+def _count_bits(words: Array) -> Array:
+    """Bits that are set in each of some uint32: sums of pairs, of fours, of bytes, and the bytes into the highest."""
+    one = words.dtype.type
+    pairs = words - (words >> one(1) & one(0x55555555))
+    fours = (pairs & one(0x33333333)) + (pairs >> one(2) & one(0x33333333))
+    octets = fours + (fours >> one(4)) & one(0x0F0F0F0F)
+    return octets * one(0x01010101) >> one(24)

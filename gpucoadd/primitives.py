@@ -53,10 +53,17 @@ def stack_statistics(
 
 
 def stacking_masks(
-    mask: Array, edits: Sequence[tuple[Array, int, int]], reject: int, removed: int, *, online: bool
-) -> tuple[Array, Array]:
+    mask: Array,
+    edits: Sequence[tuple[Array, int, int]],
+    reject: int,
+    removed: int,
+    *,
+    online: bool,
+    image: Array | None = None,
+) -> tuple[Array, Array, Array | None]:
     """
-    Copy of the masks after the edits and without some bits, and in how many epochs a pixel has no bit of `reject`.
+    Copy of the masks after the edits and without some bits, in how many epochs a pixel has no bit of `reject`, and
+    which samples a statistic of these masks uses.
 
     Parameters
     ----------
@@ -68,13 +75,17 @@ def stacking_masks(
     removed : int
         Bits that are taken away: before pixels are counted if `online`, else after it.
     online : bool
+    image : array, shape (epoch, y, x), float32, optional
+        Samples that are not finite are not used.
 
     Returns
     -------
     masks : array, shape (epoch, y, x), int32
     n_image : array, shape (y, x), int32
+    used : array, shape (epoch, y, word), uint32, or None
+        Packed as `BitPlanes.words`: finite, and without a bit of `reject` in `masks`. None without `image`.
     """
-    return twin(mask).stacking_masks(mask, edits, reject, removed, online)
+    return twin(mask).stacking_masks(mask, edits, reject, removed, online, image)
 
 
 def compare(

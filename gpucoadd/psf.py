@@ -68,6 +68,14 @@ def adaptive_moments(image: Any, *, center: tuple[float, float] | None = None) -
     >>> round(sigma, 3), round(y0, 3), round(x0, 3)
     (1.8, 12.0, 11.5)
     """
+    moments, found = adaptive_covariance(image, center=center)
+    return float(_radius(np.array(moments))), found
+
+
+def adaptive_covariance(
+    image: Any, *, center: tuple[float, float] | None = None
+) -> tuple[tuple[float, float, float], tuple[float, float]]:
+    """The weight (yy, xx, yx) that `adaptive_moments` settles at, in pixels squared, and the centroid; as there."""
     stamp = np.asarray(image, dtype=np.float64)
     if stamp.ndim != 2 or 0 in stamp.shape:
         raise ValueError(f"image has shape {stamp.shape}; it must be (y, x)")
@@ -85,7 +93,8 @@ def adaptive_moments(image: Any, *, center: tuple[float, float] | None = None) -
         sigma = float(_radius(moments)[0])
         inside = -0.5 <= y <= stamp.shape[0] - 0.5 and -0.5 <= x <= stamp.shape[1] - 0.5
         if settled[0] and inside and 4 * sigma <= min(stamp.shape):
-            return sigma, (float(y), float(x))
+            yy, xx, yx = moments[:, 0].tolist()
+            return (yy, xx, yx), (float(y), float(x))
     raise ValueError(
         f"adaptive moments of an image of shape {stamp.shape} do not settle around (y, x) = {tuple(center)}; "
         "it must hold one point source on no background"

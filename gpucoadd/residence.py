@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _BYTES_PER_PIXEL = 12  # image, variance, mask
 _ARRIVING_BYTES_PER_PIXEL = 14  # and the mask as it is sent to a device
 _FIXED_BYTES_PER_PIXEL = 150  # the results, and one epoch with what is made of it while it is searched
-_FIXED_BYTES_PER_SAMPLE = 0.7  # flags of every epoch, and its footprints where a few per cent of the pixels are in one
+_FIXED_BYTES_PER_SAMPLE = 0.83  # flags of every epoch, and its footprints where a few per cent of the pixels are in one
 
 
 @contextmanager
@@ -78,16 +78,7 @@ def _keep(warps: WarpStack, n_epochs: int, work: Work, arrivals: ExitStack) -> W
         return warps
     else:
         source = _resident(warps.source, min(n_epochs, warps.shape[0]), work, arrivals)
-    return WarpStack.from_source(
-        source,
-        schema=warps.schema,
-        psf_sigma=warps.psf_sigma,
-        epochs=warps.epochs,
-        origin=warps.origin,
-        wcs=warps.wcs,
-        unit=warps.unit,
-        inputs=warps.inputs,
-    )
+    return warps.with_source(source)
 
 
 def _resident(source: Any, n_epochs: int, work: Work, arrivals: ExitStack) -> PlaneSource:

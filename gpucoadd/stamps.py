@@ -2,8 +2,8 @@
 Small images in files: matching kernels and PSFs.
 
 A kernel that varies over the field is two HDUs, KERNEL_BASIS (basis, ky, kx) and KERNEL_COEFFICIENTS (basis,
-coefficient) with cards KERNKIND and, for Chebyshev polynomials, KERNXMIN, KERNYMIN, KERNXMAX, KERNYMAX. Any other
-stamp is one 2-d image.
+coefficient) with cards KERNKIND and, for Chebyshev polynomials, KERNXMIN, KERNYMIN, KERNXMAX, KERNYMAX. A PSF that
+varies is one HDU (coefficient, k, k) with the same cards. Any other stamp is one 2-d image.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from .layouts import hdu_name
 from .matching import KINDS, SpatialKernel
+from .point_spread import Psf
 from .sources import OpenFile
 from .writing import BASIS_HDU, COEFFICIENTS_HDU, KERNEL_HDU, KIND_CARD, RANGE_CARDS
 
@@ -80,6 +81,30 @@ def find_stamp(path: str | os.PathLike[str], name: str) -> np.ndarray | None:
         return None if named is None else _pixels(file, named, 2)
 
 
+def psf_of_hdu(path: str, hdu: Any) -> Psf:
+    """
+    PSF of an image HDU of an open file.
+
+    Parameters
+    ----------
+    path : str
+        Of the file, for the errors.
+    hdu : astropy HDU
+        A stamp, or coefficient images with the cards of a kernel that varies.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, not finite, not (k, k) or (coefficient, k, k) with k odd, or a card does not fit.
+    """
+    images = _pixels(path, hdu, len(hdu.shape))
+    kind, range_ = ("chebyshev1", None) if images.ndim == 2 else _field(path, hdu)
+    try:
+        return Psf(images, kind=kind, range=range_)
+    except ValueError as error:
+        raise ValueError(f"{path}: {hdu_name(hdu)}: {error}") from None
+
+
 @contextlib.contextmanager
 def _images(path: str) -> Iterator[list[Any]]:
     """HDUs of a file that are images with pixels."""
@@ -136,11 +161,7 @@ def _spatial_kernel(path: str, hdus: Sequence[Any]) -> SpatialKernel:
     ):
         if hdu is None:
             raise ValueError(f"{path} has {other} but no {name}; a kernel that varies over the field is made of both")
-    header = coefficients.header
-    kind = str(header.get(KIND_CARD, "")).strip().lower()
-    if kind not in KINDS:
-        raise ValueError(f"{path}: card {KIND_CARD} of {COEFFICIENTS_HDU} must be {' or '.join(KINDS)}, got {kind!r}")
-    range_ = None if kind == "polynomial" else _range(path, header)
+    kind, range_ = _field(path, coefficients)
     arrays = _pixels(path, basis, 3), _pixels(path, coefficients, 2)
     try:
         return SpatialKernel(*arrays, kind=kind, range=range_)
@@ -148,10 +169,15 @@ def _spatial_kernel(path: str, hdus: Sequence[Any]) -> SpatialKernel:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _range(path: str, header: Any) -> tuple[float, ...]:
-    """(min_x, min_y, max_x, max_y) as the cards have it."""
-    values = [header.get(card) for card in RANGE_CARDS]
+def _field(path: str, hdu: Any) -> tuple[str, tuple[float, ...] | None]:
+    """Kind of the polynomials, and (min_x, min_y, max_x, max_y) if they need it, as the cards of an HDU have them."""
+    kind = str(hdu.header.get(KIND_CARD, "")).strip().lower()
+    if kind not in KINDS:
+        raise ValueError(f"{path}: card {KIND_CARD} of {hdu_name(hdu)} must be {' or '.join(KINDS)}, got {kind!r}")
+    if kind == "polynomial":
+        return kind, None
+    values = [hdu.header.get(card) for card in RANGE_CARDS]
     for card, value in zip(RANGE_CARDS, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{path}: card {card} of {COEFFICIENTS_HDU} must be a number, got {value!r}")
-    return tuple(float(value) for value in values)
+            raise ValueError(f"{path}: card {card} of {hdu_name(hdu)} must be a number, got {value!r}")
+    return kind, tuple(float(value) for value in values)

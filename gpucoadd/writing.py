@@ -34,6 +34,7 @@ _LOSSY_LEVEL = 16.0  # steps per sigma of the noise
 _DITHER_2 = 2  # SUBTRACTIVE_DITHER_2 of the FITS standard: zeros stay exactly zero
 _DITHER_SEED = 1  # fixed, so that the same pixels give the same file
 
+PSF_HDU = "PSF"
 KERNEL_HDU, BASIS_HDU, COEFFICIENTS_HDU = "KERNEL", "KERNEL_BASIS", "KERNEL_COEFFICIENTS"
 KIND_CARD = "KERNKIND"
 RANGE_CARDS = ("KERNXMIN", "KERNYMIN", "KERNXMAX", "KERNYMAX")
@@ -50,14 +51,16 @@ def write_planes(
     wcs: Any = None,
     unit: str | None = None,
     extra: Mapping[str, backend.Array] | None = None,
+    psf: tuple[backend.Array, tuple[float, float]] | None = None,
+    tables: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     compression: str = "none",
 ) -> None:
     """
     Write image, mask and variance in the afw layout.
 
-    HDUs: an empty primary with the provenance, IMAGE, MASK, VARIANCE, then those of `extra`. The file appears under
-    its name when it is complete; one that was there is replaced. Waits for the device.
+    HDUs: an empty primary with the provenance, IMAGE, MASK, VARIANCE, those of `extra`, PSF, then those of `tables`.
+    The file appears under its name when it is complete; one that was there is replaced. Waits for the device.
 
     Parameters
     ----------
@@ -78,6 +81,10 @@ def write_planes(
     extra : mapping of str to 2-d array, optional
         More HDUs, by EXTNAME; float, integer or bool. One of another shape than `image`, such as a PSF, is written
         without the WCS and the origin.
+    psf : (array, (float, float)), optional
+        Stamp (y, x), and the position (y, x) in the parent's frame where it holds: cards PSFY and PSFX.
+    tables : mapping of str to astropy.table.Table, optional
+        Binary tables, by EXTNAME.
     provenance : mapping, optional
         As `read_provenance` returns it: "version" and perhaps "config" and "inputs"; other keys are left out.
     compression : str
@@ -115,6 +122,8 @@ def write_planes(
         )
         for name, array in hosts.items()
     ]
+    hdus += [] if psf is None else [_psf_hdu(*psf)]
+    hdus += [_table_hdu(name, table) for name, table in (tables or {}).items()]
     _write(path, hdus, provenance)
 
 
@@ -399,6 +408,33 @@ def _image_hdu(
             quantize_method=_DITHER_2,
             dither_seed=_DITHER_SEED,
         )
+
+
+def _psf_hdu(stamp: backend.Array, position: tuple[float, float]) -> Any:
+    header = _name_header(PSF_HDU, None)
+    for axis, value in zip("YX", position, strict=True):
+        header[f"PSF{axis}"] = (value, f"[pix] {axis.lower()} where it holds, parent frame")
+    return _image_hdu(PSF_HDU, _host(PSF_HDU, stamp), header=header, compression="none")
+
+
+def _table_hdu(name: str, table: Any) -> Any:
+    """Binary table; units that the standard does not know, which astropy would leave out, are written as text."""
+    plain = table.copy()
+    for column in plain.itercols():
+        column.unit = None
+    hdu = fits.table_to_hdu(plain)
+    for number, column in enumerate(table.itercols(), start=1):
+        if column.unit is not None and str(column.unit):
+            hdu.header[f"TUNIT{number}"] = _unit_text(column.unit)
+    hdu.name = name
+    return hdu
+
+
+def _unit_text(unit: Any) -> str:
+    try:
+        return str(unit.to_string("fits"))
+    except ValueError:
+        return str(unit)
 
 
 def _kernel_hdu(kernel: backend.Array) -> Any:

@@ -3,6 +3,7 @@
 import gzip
 import logging
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -471,6 +472,53 @@ def test_order_of_psf_widths(tmp_path, caplog):
         file[0].header["FWHM"] = -1.0
     assert width() == pytest.approx(1.5, rel=0.01)
     assert [record.levelno for record in caplog.records if "on 4 stars" in record.message] == [logging.WARNING]
+
+
+def test_psf_of_a_file(tmp_path, caplog):
+    """A stamp, and coefficient images with the cards of a kernel that varies: sigma 2 at x = 20, 3 at x = 80."""
+    stamp = psf_hdu(2.0).data.astype(np.float32)
+    narrow, wide = (psf_hdu(sigma).data / psf_hdu(sigma).data.sum() for sigma in (2.0, 3.0))
+    images = np.stack([(narrow + wide) / 2, (wide - narrow) / 2, 0 * wide])
+    cards = {"KERNKIND": "chebyshev1", "KERNXMIN": 20.0, "KERNYMIN": 0.0, "KERNXMAX": 80.0, "KERNYMAX": 100.0}
+    for name, data in (("a", stamp), ("b", images), ("c", None)):
+        hdus = afw_hdus(shape=(121, 121), names={"NO_DATA": 8}, origin=(-7, -40), PSFSIGMA=1.0)
+        if data is not None:
+            hdus.append(fits.ImageHDU(data, fits.Header(cards if data.ndim == 3 else {}), name="PSF"))
+        hdus.writeto(tmp_path / f"{name}.fits")
+    (one,) = read_warps(tmp_path / "a.fits", device="cpu").psfs
+    assert_array_equal(one.images[0], stamp.astype(np.float64))
+
+    warps = read_warps([tmp_path / "b.fits", tmp_path / "c.fits"], device="cpu")
+    assert warps.psfs[1] is None and warps.psf_sigma[1] == 1.0
+    assert_array_equal(warps.psfs[0].images, images)
+    assert (warps.psfs[0].kind, warps.psfs[0].range) == ("chebyshev1", (20.0, 0.0, 80.0, 100.0))
+    assert warps.psf_sigma[0] == pytest.approx(2.0, rel=1e-3)  # the middle of the columns -40 to 80 is 20
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("data", "cards", "sigma", "message"),
+    [
+        ((30, 31), {}, 2.0, r"used for its width only \(PSF: images has shape \(30, 31\); it must be \(k, k\)"),
+        ((3, 31, 31), {}, 1.0, "not used .card KERNKIND of PSF must be polynomial or chebyshev1, got ''"),
+        ((3, 31, 31), {"KERNKIND": "chebyshev1"}, 1.0, "not used .card KERNXMIN of PSF must be a number, got None"),
+        ((2, 31, 31), {"KERNKIND": "polynomial"}, 1.0, "not used .PSF: images has 2 coefficient images"),
+        (np.nan, {}, 1.0, "not used .image must be finite with a positive sum"),
+    ],
+)
+def test_psf_images_that_cannot_be_used(tmp_path, caplog, data, cards, sigma, message):
+    stamp = psf_hdu(2.0).data
+    if isinstance(data, tuple):
+        stamp = np.broadcast_to(stamp[: data[-2], : data[-1]], data).copy()
+    else:
+        stamp[3, 4] = data
+    hdus = afw_hdus(PSFSIGMA=1.0)
+    hdus.append(fits.ImageHDU(stamp, fits.Header(cards), name="PSF"))
+    hdus.writeto(tmp_path / "a.fits")
+    warps = read_warps(tmp_path, device="cpu")
+    assert warps.psfs == (None,) and warps.psf_sigma[0] == pytest.approx(sigma, rel=1e-3)
+    (record,) = [record for record in caplog.records if "PSF image" in record.getMessage()]
+    assert re.search(f"a.fits: its PSF image is {message}", record.getMessage())
 
 
 def test_no_star_gives_nan_and_a_warning(tmp_path, caplog):

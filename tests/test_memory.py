@@ -250,7 +250,7 @@ def write_stack(folder, n_epochs):
 
 def bound_for(n_epochs, n_kept):
     """The bound under which so many epochs stay: 14 bytes a sample while they arrive."""
-    least = int(SHAPE[0] * SHAPE[1] * (150 + 0.7 * n_epochs))
+    least = int(SHAPE[0] * SHAPE[1] * (150 + 0.83 * n_epochs))
     return least + 2 * 14 * SHAPE[0] * SHAPE[1] * n_kept
 
 

@@ -16,7 +16,17 @@ from gpucoadd.psf import FWHM_PER_SIGMA
 from gpucoadd.reading import read_groups
 from gpucoadd.simulate import simulate_night
 
-EXACT = ("mask", "n_image", "clipped", "no_data", "edge", "epoch_count", "n_image_matched", "template_footprints")
+EXACT = (
+    "mask",
+    "n_image",
+    "contributed",
+    "clipped",
+    "no_data",
+    "edge",
+    "epoch_count",
+    "n_image_matched",
+    "template_footprints",
+)
 
 
 def same_coadd(found, expected):
