@@ -7,24 +7,13 @@ NumPy arrays in, NumPy arrays out; CuPy arrays in, CuPy arrays out. `coadd` and 
 from typing import TYPE_CHECKING, Any
 
 from .artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
+from .assembly_config import STATISTICS, AssemblyConfig, Clipping, InputMap, Interpolation
 from .backend import to_device, to_host
 from .bright_objects import mask_bright_objects
 from .cells import CellGrid
 from .coaddition import Coadd, NoWorkFound, assemble, coadd
 from .combination import stack
-from .configuration import (
-    STATISTICS,
-    AssemblyConfig,
-    Clipping,
-    CoaddConfig,
-    Detection,
-    InputMap,
-    Interpolation,
-    LsstStreaks,
-    Persistence,
-    Prefilter,
-    VarianceScaling,
-)
+from .configuration import CoaddConfig, Detection, LsstStreaks, Persistence, Prefilter, VarianceScaling
 from .decorrelation import Decorrelated, DecorrelatedCells, decorrelate, variance_mean
 from .decorrelation_config import DecorrelationConfig
 from .images import MaskedImage, WarpStack

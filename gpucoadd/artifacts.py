@@ -239,7 +239,7 @@ def _put_to_the_vote(
 
     def vote(piece: slice, planes: Planes) -> list[dict[int, Votes]]:
         group = positions[piece]
-        epochs = differences(planes, scales[group], template, psf_matched.schema, config)
+        epochs = differences(planes, scales[group].tolist(), template, psf_matched.schema, config)
         return cast_votes(epochs, group, lines, config)
 
     votes = []
@@ -287,7 +287,7 @@ def _search_group(
         footprints = _prefilter(footprints, mask, schema, config.prefilter)
     lines = []
     if config.finds_streaks:
-        lines = find_lines(differences(planes, scales, template, schema, config), sigmas, config)
+        lines = find_lines(differences(planes, scales.tolist(), template, schema, config), sigmas, config)
     return _Searched(footprints, scales, compared.no_data, compared.edge, compared.n_good, lines)
 
 

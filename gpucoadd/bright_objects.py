@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from .assembly_config import AssemblyConfig
 from .backend import Array, array_module, using
 from .combination import ADDED_PLANES
-from .configuration import AssemblyConfig
 from .fallback.growing import half_widths
 from .images import WarpStack, check_dtype, check_pair, check_schema
 from .masks import MaskSchema

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .artifacts import Artifacts, propagate_edge_bits, search
+from .assembly_config import AssemblyConfig
 from .backend import Array, array_module, using
 from .bright_objects import set_plane, wanted_pixels
 from .combination import ADDED_PLANES, Combined, MaskEdit, Prepared, combine, kept_epochs, prepare
-from .configuration import AssemblyConfig, CoaddConfig
+from .configuration import CoaddConfig
 from .contributors import Contributors
 from .images import MaskedImage, WarpStack
 from .input_map import Detector, InputMapper, wanted_detectors

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import primitives
+from .assembly_config import AssemblyConfig, Clipping, Interpolation
 from .backend import Array, array_module, is_host, to_host, using
-from .configuration import AssemblyConfig, Clipping, Interpolation
 from .fallback import Rules
 from .groups import by_epochs, by_rows
 from .images import MaskedImage, WarpStack, check_planes
@@ -333,7 +333,7 @@ def combine(
     _, n_rows, n_columns = warps.shape
     n_epochs = len(prepared.indices)
 
-    def stacked(rows: slice, planes: Planes) -> tuple[tuple[Array, ...], np.ndarray | None]:
+    def stacked(rows: slice, planes: Planes) -> tuple[tuple[Array, ...], Array | None, np.ndarray | None]:
         image, variance, mask = planes
         # the running sums and their count see one mask; the stack path counts before planes are removed
         masks, n_image, used = primitives.stacking_masks(

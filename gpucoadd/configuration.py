@@ -14,231 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .assembly_config import (
+    ASSEMBLY_BOOKKEEPING,
+    AssemblyConfig,
+    Clipping,
+    in_range,
+    one_of,
+    without_zero_point,
+)
 from .options import as_names, group, option, with_overrides
 from .streak_config import StreakConfig
-
-STATISTICS = (
-    "MEAN",
-    "MEDIAN",
-    "MEANCLIP",
-    "VARIANCE",
-    "VARIANCECLIP",
-    "STDEV",
-    "STDEVCLIP",
-    "MEANSQUARE",
-    "SUM",
-    "MIN",
-    "MAX",
-    "NPOINT",
-    "NCLIPPED",
-    "NMASKED",
-    "IQRANGE",
-)
-_INTERPOLABLE = ("MEAN", "MEDIAN", "MEANCLIP", "VARIANCE", "VARIANCECLIP")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _in_range(name: str, value: float, low: float, high: float = math.inf, *, open_high: bool = False) -> None:
-    inside = low <= value < high if open_high else low <= value <= high
-    if not inside or math.isnan(value):
-        bound = f"from {low:g} to {'below ' if open_high else ''}{high:g}" if high < math.inf else f"at least {low:g}"
-        raise ValueError(f"{name} must be {bound}, got {value!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clipping:
-    """
-    Sigma clipping of the samples of one pixel, and of the variance plane that gives an epoch its weight.
-
-    The first round is about the median with the quartile width, the following about the clipped
-    mean; every round starts again from all good samples.
-    """
-
-    sigma: float = option("sigmaClip", 3.0)
-    iterations: int = option("clipIter", 2)
-
-    def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"clipping.sigma (sigmaClip) must be positive, got {self.sigma!r}")
-        _in_range("clipping.iterations (clipIter)", self.iterations, 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interpolation:
-    """Filling of NO_DATA pixels in a finished coadd, row by row (`transpose`: column by column)."""
-
-    enabled: bool = option("doInterp", True)
-    fallback_at_edge: bool = option("interpImage.useFallbackValueAtEdge", True)
-    fallback: str = option("interpImage.fallbackValueType", "MEDIAN")
-    fallback_value: float = option("interpImage.fallbackUserValue", 0.0)
-    negative_fallback: bool = option("interpImage.negativeFallbackAllowed", False)
-    transpose: bool = option("interpImage.transpose", False)
-
-    def __post_init__(self) -> None:
-        _one_of(
-            "interpolation.fallback (interpImage.fallbackValueType)",
-            self.fallback,
-            ("MEDIAN", "MEAN", "MEANCLIP", "USER"),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputMap:
-    """
-    The healsparse map of the detectors that went into each part of the coadd (LSST's HealSparseInputMapTask).
-
-    Attributes
-    ----------
-    enabled : bool
-        On without detectors is an error; with detectors the map is made anyway.
-    nside : int
-        Of the map's pixels; a power of 2.
-    nside_coverage : int
-        Of the coarse grid that healsparse keeps its map in; a power of 2, at most `nside`.
-    max_bad_share : float
-        An epoch with more bad pixels than this share of a map pixel's area is taken out of it.
-    """
-
-    enabled: bool = option("doInputMap", False)
-    nside: int = option("inputMapper.nside", 32768)
-    nside_coverage: int = option("inputMapper.nside_coverage", 256)
-    max_bad_share: float = option("inputMapper.bad_mask_min_coverage", 0.5)
-
-    def __post_init__(self) -> None:
-        for name, value in (("nside", self.nside), ("nside_coverage", self.nside_coverage)):
-            if not 1 <= value <= 1 << 29 or value & (value - 1):
-                raise ValueError(f"input_map.{name} (inputMapper.{name}) must be a power of 2 to 2**29, got {value!r}")
-        if self.nside_coverage > self.nside:
-            raise ValueError(
-                f"input_map.nside_coverage (inputMapper.nside_coverage) must not be above nside, got "
-                f"{self.nside_coverage} and {self.nside}"
-            )
-        _in_range("input_map.max_bad_share (inputMapper.bad_mask_min_coverage)", self.max_bad_share, 0.0)
-
-
-# Fields of AssembleCoaddConfig that change nothing in the pixels.
-_BOOKKEEPING = frozenset(
-    {
-        "coaddName",
-        "select",
-        "inputRecorder",
-        "includeCalibVar",
-        "subregionSize",
-        "doWrite",
-        "doWriteArtifactMasks",
-        "doNImage",
-        "coaddPsf",
-        "doAttachTransmissionCurve",
-        "hasFakes",
-        "interpImage.modelPsf",
-    }
-)
-
-
-def _without_zero_point(overrides: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """`overrides` less the zero-point scaling, which must be off; ValueError if it is on."""
-    kept = {}
-    for name, value in overrides.items():
-        last = name.removeprefix(prefix)
-        if last == "doScaleZeroPoint" or last.startswith("scaleZeroPoint"):
-            if last != "doScaleZeroPoint" or value:
-                raise ValueError(
-                    f"{name}: the deprecated zero-point scaling is left out; give the factor of each epoch to "
-                    "WarpStack.scaled (--flux-factors), or warps that are calibrated already"
-                )
-        else:
-            kept[name] = value
-    return kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssemblyConfig:
-    """
-    A statistical coadd of one stack of warps (LSST's AssembleCoaddTask).
-
-    Attributes
-    ----------
-    statistic : str
-        Per-pixel statistic over the epochs, one of `STATISTICS`.
-    reject : tuple of str
-        Planes that reject a sample; names that a mask does not have are skipped.
-    clipping : Clipping
-        For the clipped statistics, and for the weights.
-    error_from_input_variance : bool
-        Coadd variance from the input variances; if False, from the scatter of the samples.
-    propagation : dict of str to float
-        Plane name to the share of rejected weight above which it is set on the coadd.
-    remove : tuple of str
-        Planes cleared on every warp just before stacking; unknown names are skipped with a log line.
-    online_mean : bool
-        With statistic MEAN, LSST's running-sum rules for masks (they differ where nothing is good).
-    warp_type : str
-        "direct" or "psfMatched": which of a stack's warps are coadded.
-    interpolation : Interpolation
-        Post-processing.
-    select_epochs : bool
-        Whether the stack is to be one of chosen epochs, from `WarpStack.select`; if it is not, a warning says so.
-    mask_bright_objects : bool
-        Whether bright objects are to be masked; without a catalogue, a warning says that none are. A catalogue that is
-        given is used anyway.
-    bright_object_plane : str
-        Plane that they get.
-    input_map : InputMap
-        Which detectors went into each part of the sky.
-    """
-
-    statistic: str = option("statistic", "MEANCLIP")
-    reject: tuple[str, ...] = option("badMaskPlanes", ("NO_DATA", "BAD", "SAT", "EDGE"))
-    clipping: Clipping = group("", Clipping())
-    error_from_input_variance: bool = option("calcErrorFromInputVariance", True)
-    propagation: dict[str, float] = option("maskPropagationThresholds", {"SAT": 0.1})
-    remove: tuple[str, ...] = option("removeMaskPlanes", ("NOT_DEBLENDED",))
-    online_mean: bool = option("doOnlineForMean", False)
-    warp_type: str = option("warpType", "direct")
-    interpolation: Interpolation = group("", Interpolation())
-    select_epochs: bool = option("doSelectVisits", False)
-    mask_bright_objects: bool = option("doMaskBrightObjects", False)
-    bright_object_plane: str = option("brightObjectMaskName", "BRIGHT_OBJECT")
-    input_map: InputMap = group("", InputMap())
-
-    def __post_init__(self) -> None:
-        _one_of("statistic", self.statistic, STATISTICS)
-        _one_of("warp_type (warpType)", self.warp_type, ("direct", "psfMatched"))
-        if self.interpolation.enabled and self.statistic not in _INTERPOLABLE:
-            raise ValueError(
-                f"interpolation (doInterp) needs statistic to be one of {', '.join(_INTERPOLABLE)}, got "
-                f"{self.statistic!r}; turn it off with interpolation=Interpolation(enabled=False)"
-            )
-        for plane, threshold in self.propagation.items():
-            if not isinstance(threshold, (int, float)) or not threshold >= 0:
-                raise ValueError(
-                    f"propagation (maskPropagationThresholds) of {plane} must be a share from 0 on, got {threshold!r}"
-                )
-        if not self.bright_object_plane or self.bright_object_plane != self.bright_object_plane.upper():
-            raise ValueError(
-                "bright_object_plane (brightObjectMaskName) must be the name of a mask plane, in upper case, got "
-                f"{self.bright_object_plane!r}"
-            )
-        object.__setattr__(self, "reject", tuple(self.reject))
-        object.__setattr__(self, "remove", tuple(self.remove))
-
-    @classmethod
-    def from_lsst(cls, overrides: Mapping[str, Any]) -> AssemblyConfig:
-        """
-        Configuration from dotted names of LSST's AssembleCoaddConfig.
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown (the nearest are given) or a value is not valid.
-        """
-        if overrides.get("doWriteArtifactMasks"):
-            raise ValueError("doWriteArtifactMasks: artifact masks are made by the artifact-rejecting coadd only")
-        return with_overrides(cls(), _without_zero_point(overrides), own_names=False, without_effect=_BOOKKEEPING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,12 +75,12 @@ class Detection:
     def __post_init__(self) -> None:
         if not self.threshold > 0:
             raise ValueError(f"detection threshold (thresholdValue) must be positive, got {self.threshold!r}")
-        _one_of("threshold_type (thresholdType)", self.threshold_type, ("pixel_stdev", "stdev", "variance", "value"))
-        _one_of("polarity (thresholdPolarity)", self.polarity, ("positive", "negative", "both"))
-        _in_range("min_pixels (minPixels)", self.min_pixels, 0)
-        _in_range("grow_sigma (nSigmaToGrow)", self.grow_sigma, 0.0)
-        _in_range("include_multiplier (includeThresholdMultiplier)", self.include_multiplier, 0.0)
-        _in_range("kernel_sigmas (nSigmaForKernel)", self.kernel_sigmas, 0.0)
+        one_of("threshold_type (thresholdType)", self.threshold_type, ("pixel_stdev", "stdev", "variance", "value"))
+        one_of("polarity (thresholdPolarity)", self.polarity, ("positive", "negative", "both"))
+        in_range("min_pixels (minPixels)", self.min_pixels, 0)
+        in_range("grow_sigma (nSigmaToGrow)", self.grow_sigma, 0.0)
+        in_range("include_multiplier (includeThresholdMultiplier)", self.include_multiplier, 0.0)
+        in_range("kernel_sigmas (nSigmaForKernel)", self.kernel_sigmas, 0.0)
 
 
 _DETECTION_BOOKKEEPING = (
@@ -341,7 +126,7 @@ class VarianceScaling:
     limit: float = option("scaleWarpVariance.limit", 10.0)
 
     def __post_init__(self) -> None:
-        _in_range("bin_size (scaleWarpVariance.background.binSize)", self.bin_size, 1)
+        in_range("bin_size (scaleWarpVariance.background.binSize)", self.bin_size, 1)
         if not self.limit > 0:
             raise ValueError(f"limit (scaleWarpVariance.limit) must be positive, got {self.limit!r}")
 
@@ -384,9 +169,9 @@ class Persistence:
     spatial_threshold: float = option("spatialThreshold", 0.5)
 
     def __post_init__(self) -> None:
-        _in_range("max_fraction_low (maxFractionEpochsLow)", self.max_fraction_low, 0.0, 1.0, open_high=True)
-        _in_range("max_fraction_high (maxFractionEpochsHigh)", self.max_fraction_high, 0.0, 1.0, open_high=True)
-        _in_range("spatial_threshold (spatialThreshold)", self.spatial_threshold, 0.0, 1.0)
+        in_range("max_fraction_low (maxFractionEpochsLow)", self.max_fraction_low, 0.0, 1.0, open_high=True)
+        in_range("max_fraction_high (maxFractionEpochsHigh)", self.max_fraction_high, 0.0, 1.0, open_high=True)
+        in_range("spatial_threshold (spatialThreshold)", self.spatial_threshold, 0.0, 1.0)
 
     def limit(self, n_epochs: float) -> int:
         """In how many of `n_epochs` an artifact may appear."""
@@ -429,7 +214,7 @@ class LsstStreaks:
             ("max_width", "maskStreaks.maxStreakWidth"),
             ("grow_sigma", "growStreakFp"),
         ):
-            _in_range(f"lsst_streaks.{name} ({field})", getattr(self, name), 0.0)
+            in_range(f"lsst_streaks.{name} ({field})", getattr(self, name), 0.0)
 
 
 _TEMPLATE = AssemblyConfig(
@@ -479,9 +264,9 @@ def _check_template(template: AssemblyConfig) -> None:
 
 
 _COMPARE_WARP_BOOKKEEPING = (
-    _BOOKKEEPING
+    ASSEMBLY_BOOKKEEPING
     | {f"maskStreaks.{name}" for name in _LINE_FINDER_BOOKKEEPING}
-    | {f"assembleStaticSkyModel.{name}" for name in _BOOKKEEPING}
+    | {f"assembleStaticSkyModel.{name}" for name in ASSEMBLY_BOOKKEEPING}
     | {f"{prefix}.{name}" for prefix in ("detect", "detectTemplate") for name in _DETECTION_BOOKKEEPING}
     | {
         "streakMaskName",
@@ -555,7 +340,7 @@ class CoaddConfig:
     figure_path: str = option("figPath", ".")
 
     def __post_init__(self) -> None:
-        _in_range("template_detection_attempts (maxDetectTemplateIter)", self.template_detection_attempts, 1)
+        in_range("template_detection_attempts (maxDetectTemplateIter)", self.template_detection_attempts, 1)
         if not self.template_detection_step > 0:
             raise ValueError(
                 "template_detection_step (detectTemplateIterMultiplier) must be positive, "
@@ -602,7 +387,7 @@ class CoaddConfig:
             raise ValueError(f"{prefix}doNImage must be False: the template has no contribution image of its own")
         if overrides.get(prefix + "doWriteArtifactMasks"):
             raise ValueError(f"{prefix}doWriteArtifactMasks must be False: the template rejects no artifacts")
-        kept = _without_zero_point(_without_zero_point(overrides), prefix=prefix)
+        kept = without_zero_point(without_zero_point(overrides), prefix=prefix)
         config = with_overrides(cls(), kept, own_names=own_names, without_effect=_COMPARE_WARP_BOOKKEEPING)
         if overrides.get(prefix + "doWrite") and config.template.warp_type == config.stacking.warp_type:
             raise ValueError(f"{prefix}warpType must differ from warpType when {prefix}doWrite is on")

@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .assembly_config import AssemblyConfig, InputMap
 from .backend import Array
-from .configuration import AssemblyConfig, InputMap
 from .images import WarpStack
 from .outputs import Staging
 from .planes import Flags, host_planes

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import primitives
+from .assembly_config import Interpolation
 from .backend import Array, array_module, quiet
-from .configuration import Interpolation
 
 
 def interpolate(
