@@ -25,8 +25,10 @@ _WIDEST = 16.0  # Gaussian sigma, in pixels
 _BOX_TO_SIGMA = 0.36  # of the Gaussian that a box sees best
 _LEAST_HALF = 24  # pixels to each side of the line
 _N_PIECES, _N_BEST = 16, 3
-_POSITIVE_SHARE, _LEAST_REST = 0.7, 3.5
-_LEAST_LENGTH = 0.75
+_POSITIVE_SHARE, _STEADY = 0.7, 0.7
+_LEAST_LENGTH = 0.8
+_SEEN = 0.1  # of the largest weight that a place along a line must have
+_DOUBT = 4.0  # log likelihood by which a line must rather end than go on to the border
 
 
 class Line(NamedTuple):
@@ -101,8 +103,12 @@ class Fit(NamedTuple):
         Significance in noise as correlated as it is.
     rest : float
         What of it is left without the best 3 of 16 pieces.
+    steadiness : float
+        Mean brightness without the 3 brightest blocks of 16 pixels, over that of the whole line.
     positive : float
         Share of the pieces that have the line's sign.
+    seen : float
+        Length, in pixels, of the part that was seen: without gaps, and without what goes on to the border.
     """
 
     line: Line
@@ -110,7 +116,9 @@ class Fit(NamedTuple):
     width: float
     z: float
     rest: float
+    steadiness: float
     positive: float
+    seen: float
 
 
 def line_of(candidate: Candidate) -> Line:
@@ -266,7 +274,8 @@ def _segment(a: np.ndarray, v: np.ndarray, inside: np.ndarray) -> tuple[int, int
         if (i, j + low) == (low, high):
             break
         low, high = int(i), int(j + low)
-    return int(low), int(high)
+    filled = np.flatnonzero(v[low : high + 1] > 0)
+    return (int(low + filled[0]), int(low + filled[-1])) if len(filled) else (int(low), int(high))
 
 
 def filtered(strip: Strip, line: Line, sign: int, width: float) -> tuple[np.ndarray, np.ndarray]:
@@ -282,20 +291,52 @@ def on_segment(strip: Strip, line: Line) -> np.ndarray:
 
 
 def _tested(images: LineImages, line: Line, sign: int, width: float, factor: NoiseFactor) -> Fit | None:
-    """Significance with the filter that sees the line best, and how it is spread."""
+    """Significance with the filter that sees the line best, how it is spread, and the line to its very ends."""
+    start, stop = _chord(line, images.signal.shape)
+    start, stop = max(start, line.start), min(stop, line.stop)
+    if stop - start < BLOCK:
+        return None
+    line = line.between(start, stop)
     strip = take_strip(images[:2], line, 4 * width * line.stretch)
     on = on_segment(strip, line)
     best = None
     for share in FILTERS:
-        a, v = (values[on] for values in filtered(strip, line, sign, share * width))
+        a, v = filtered(strip, line, sign, share * width)
         scale = factor(share * width)
-        if v.sum() > 0 and (best is None or a.sum() / math.sqrt(v.sum()) / scale > best[0]):
-            best = a.sum() / math.sqrt(v.sum()) / scale, a, v, scale
+        if v[on].sum() > 0 and (best is None or a[on].sum() / math.sqrt(v[on].sum()) / scale > best[0]):
+            best = a[on].sum() / math.sqrt(v[on].sum()) / scale, a, v, scale
     if best is None:
         return None
     z, a, v, scale = best
-    rest, positive = _spread(a, v)
-    return Fit(line, sign, width, z, rest / scale, positive)
+    rest, positive = _spread(a[on], v[on])
+    whole = _to_border(strip.major, a, v, line, scale, images.signal.shape)
+    seen = float((v[on] > _SEEN * v[on].max()).sum()) * line.stretch
+    return Fit(whole, sign, width, z, rest / scale, _steadiness(a[on], v[on]), positive, seen)
+
+
+def _chord(line: Line, shape: tuple[int, int]) -> tuple[float, float]:
+    """Major coordinates between which the middle of a line is inside the image."""
+    n_major, n_minor = shape if line.vertical else shape[::-1]
+    start, stop = -0.5, n_major - 0.5
+    if line.slope != 0:
+        crossings = sorted(line.start + (edge - line.first) / line.slope for edge in (-0.5, n_minor - 0.5))
+        start, stop = max(start, crossings[0]), min(stop, crossings[1])
+    return start, stop
+
+
+def _to_border(
+    major: np.ndarray, a: np.ndarray, v: np.ndarray, line: Line, scale: float, shape: tuple[int, int]
+) -> Line:
+    """The segment up to the border of the image, at each end where the light does not say that it ends before."""
+    start, stop = _chord(line, shape)
+    on = (major >= line.start) & (major <= line.stop)
+    amplitude = a[on].sum() / v[on].sum()
+    gain = (amplitude * a - amplitude**2 * v / 2) / scale**2
+    before = (major >= start) & (major < line.start)
+    after = (major <= stop) & (major > line.stop)
+    return line.between(
+        start if gain[before].sum() > -_DOUBT else line.start, stop if gain[after].sum() > -_DOUBT else line.stop
+    )
 
 
 def _spread(a: np.ndarray, v: np.ndarray) -> tuple[float, float]:
@@ -309,11 +350,21 @@ def _spread(a: np.ndarray, v: np.ndarray) -> tuple[float, float]:
     return float(significance), float((a_piece[there] > 0).mean())
 
 
+def _steadiness(a: np.ndarray, v: np.ndarray) -> float:
+    """Mean brightness of a line without its brightest blocks, over that of all of it; 0 where no block is left."""
+    edges = np.arange(0, len(a), BLOCK)
+    a, v = np.add.reduceat(a, edges), np.add.reduceat(v, edges)
+    a, v = a[v > 0], v[v > 0]
+    rest = np.argsort(a, kind="stable")[:-_N_BEST]
+    return float(a[rest].sum() / v[rest].sum() / (a.sum() / v.sum())) if len(rest) and a.sum() > 0 else 0.0
+
+
 def is_accepted(fit: Fit, *, threshold: float, spread: float, min_length: int) -> bool:
     """Whether a line is significant, long enough, and more than a few bright spots in a row."""
     return (
         fit.z >= threshold
-        and fit.rest >= max(_LEAST_REST, spread * fit.z)
+        and fit.rest >= spread * fit.z
+        and fit.steadiness >= _STEADY
         and fit.positive >= _POSITIVE_SHARE
-        and fit.line.length >= _LEAST_LENGTH * min_length
+        and fit.seen >= _LEAST_LENGTH * min_length
     )

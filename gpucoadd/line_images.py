@@ -48,7 +48,7 @@ class LineImages(NamedTuple):
 
 
 def streak_images(
-    difference: Array, variance: Array, bad: Array, *, clip: float = 4.0, mesh: int = 128
+    difference: Array, variance: Array, bad: Array, *, clip: float = 3.0, mesh: int = 128
 ) -> LineImages:
     """
     Clipped significance of a difference and its weight, without the smooth background.

@@ -378,7 +378,7 @@ def _search(
                 fit, threshold=needed, spread=config.spread, min_length=config.min_length
             ):
                 continue
-            profile = line_profile(*planes, images, fit, psf_sigma=psf_sigma, mask_level=config.mask_level)
+            profile = line_profile(*planes, images, fit, psf_sigma=psf_sigma, mask_level=config.mask_level, clip=config.clip)
             masked = extended(fit.line, images.weight, fit.width)
             found.append(_Found(fit, profile, masked))
             _remove(images, found[-1], config.mesh)
