@@ -27,6 +27,7 @@ _LEAST_HALF = 24  # pixels to each side of the line
 _N_PIECES, _N_BEST = 16, 3
 _POSITIVE_SHARE, _STEADY = 0.7, 0.7
 _LEAST_LENGTH = 0.8
+_BEYOND = 8.0  # pixels beyond a line's mask, without which it is along a border
 _SEEN = 0.1  # of the largest weight that a place along a line must have
 _DOUBT = 4.0  # log likelihood by which a line must rather end than go on to the border
 
@@ -357,6 +358,28 @@ def _steadiness(a: np.ndarray, v: np.ndarray) -> float:
     a, v = a[v > 0], v[v > 0]
     rest = np.argsort(a, kind="stable")[:-_N_BEST]
     return float(a[rest].sum() / v[rest].sum() / (a.sum() / v.sum())) if len(rest) and a.sum() > 0 else 0.0
+
+
+def is_bordered(line: Line, coverage: Array, half_width: float) -> bool:
+    """
+    Whether a line runs along a border of the data: with none beyond `half_width` on one side, for most of its length.
+
+    Strips of the last few rows or columns of a detector are straight, too.
+
+    Parameters
+    ----------
+    line : Line
+    coverage : array, shape (y, x), bool
+        Where there are data.
+    half_width : float
+        In pixels, across the line.
+    """
+    strip = take_strip((coverage,), line, (half_width + _BEYOND) * line.stretch)
+    on = on_segment(strip, line)
+    there, offset = strip.planes[0][on] > 0, strip.offset[on] / np.float32(line.stretch)
+    on_line = (there & (np.abs(offset) <= half_width)).any(axis=1)
+    empty = [~(there & (side * offset > half_width)).any(axis=1) for side in (-1, 1)]
+    return bool(max((on_line & each).sum() for each in empty) > on_line.sum() / 2)
 
 
 def is_accepted(fit: Fit, *, threshold: float, spread: float, min_length: int) -> bool:

@@ -194,17 +194,17 @@ def _with_wings(place: np.ndarray, values: np.ndarray, error: np.ndarray, reach:
     return reach
 
 
-def extended(line: Line, weight: Array, width: float) -> Line:
+def extended(line: Line, coverage: Array, width: float) -> Line:
     """
     The line with some pixels more at both ends, and up to the border of the image where that is near.
 
-    Only pixels with weight count: gaps are crossed.
+    Only pixels with data, where `coverage` (y, x) is set, count: gaps are crossed.
     """
-    strip = take_strip((weight,), line, max(1.0, width * line.stretch))
+    strip = take_strip((coverage,), line, max(1.0, width * line.stretch))
     good = (strip.planes[0] > 0).mean(axis=1) >= _GOOD_SHARE
     before = strip.major[good & (strip.major < line.start)][::-1]
     after = strip.major[good & (strip.major > line.stop)]
-    n_major = weight.shape[0] if line.vertical else weight.shape[1]
+    n_major = coverage.shape[0] if line.vertical else coverage.shape[1]
     return line.between(
         min(line.start, _extended_end(before, line.stretch, -0.5)),
         max(line.stop, _extended_end(after, line.stretch, n_major - 0.5)),

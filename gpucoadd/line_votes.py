@@ -11,7 +11,7 @@ from .line_fits import FILTERS, Line, filtered, on_segment, take_strip
 from .line_images import LineImages, NoiseFactor
 
 _OFFSETS = (-2, -1, 0, 1, 2)  # pixels by which a line may move from epoch to epoch
-_LEAST_Z, _LEAST_SHARE_OF_Z = 4.0, 0.4
+_LEAST_Z, _LEAST_SHARE_OF_Z = 3.5, 0.4
 _LEAST_WEIGHT = 0.5
 _FEW = 3  # other epochs, of which one is enough
 

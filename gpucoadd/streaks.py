@@ -22,7 +22,7 @@ from scipy import special
 from .backend import Array, array_module, to_host
 from .images import Frozen, check_dtype
 from .line_candidates import Candidate, candidates
-from .line_fits import Fit, Line, is_accepted, on_segment, refine_line, take_strip
+from .line_fits import Fit, Line, is_accepted, is_bordered, refine_line
 from .line_images import LineImages, NoiseFactor, noise_factor, streak_images, subtract_background
 from .line_masks import Profile, extended, line_profile, mask_pixels, paint_lines
 from .line_sums import line_sums
@@ -357,9 +357,10 @@ def _search(
     factor = noise_factor(images)
     needed = threshold(images.signal.shape, config.false_alarm)
     bin = config.bin or _bin(images.signal.shape, psf_sigma)
+    coverage = images.weight > 0
     found: list[_Found] = []
     for _ in range(_MAX_ROUNDS):
-        before = len(found)
+        removed = False
         looked: list[Candidate] = []
         for candidate in candidates(
             images,
@@ -379,10 +380,13 @@ def _search(
             ):
                 continue
             profile = line_profile(*planes, images, fit, psf_sigma=psf_sigma, mask_level=config.mask_level, clip=config.clip)
-            masked = extended(fit.line, images.weight, fit.width)
-            found.append(_Found(fit, profile, masked))
-            _remove(images, found[-1], config.mesh)
-        if len(found) == before:
+            masked = extended(fit.line, coverage, fit.width)
+            line = _Found(fit, profile, masked)
+            _remove(images, line, config.mesh)
+            removed = True
+            if not is_bordered(fit.line, coverage, profile.half_width):
+                found.append(line)
+        if not removed:
             break
     return found
 
