@@ -1,8 +1,8 @@
 """
 One line at full resolution: where it runs, from where to where, how significant it is and whether its light is spread.
 
-Pixels around a line are gathered where the images live, and come to the host, in which everything here is NumPy: a strip
-has as many pixels as the line is long, times a few dozen.
+Pixels around a line are gathered where the images live, and come to the host, where NumPy does the rest: a strip is as
+long as the line and a few dozen pixels wide.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, to_host
 from .line_candidates import Candidate
 from .line_images import LineImages, NoiseFactor
+from .lines import Line, Strip, chord, on_segment, take_strip
 
 BLOCK = 16  # pixels along the line that are taken together
 FILTERS = (0.45, 0.7, 1.0)  # of the width: in correlated noise a narrower profile sees more
@@ -27,67 +27,8 @@ _LEAST_HALF = 24  # pixels to each side of the line
 _N_PIECES, _N_BEST = 16, 3
 _POSITIVE_SHARE, _STEADY = 0.7, 0.7
 _LEAST_LENGTH = 0.8
-_BEYOND = 8.0  # pixels beyond a line's mask, without which it is along a border
 _SEEN = 0.1  # of the largest weight that a place along a line must have
 _DOUBT = 4.0  # log likelihood by which a line must rather end than go on to the border
-
-
-class Line(NamedTuple):
-    """
-    A straight segment, from (major `start`, minor `first`) to (major `stop`, minor `last`), pixel coordinates.
-
-    The major axis is y if `vertical`, else x; there is no line for which the minor one changes faster.
-    """
-
-    vertical: bool
-    start: float
-    stop: float
-    first: float
-    last: float
-
-    @property
-    def slope(self) -> float:
-        """Change of the minor coordinate for one pixel along the major one."""
-        return (self.last - self.first) / (self.stop - self.start)
-
-    @property
-    def stretch(self) -> float:
-        """Length of the line for one pixel along the major axis."""
-        return math.hypot(1.0, self.slope)
-
-    @property
-    def length(self) -> float:
-        """In pixels, along the line."""
-        return (self.stop - self.start) * self.stretch
-
-    def minor(self, major: np.ndarray | float) -> np.ndarray:
-        """Minor coordinate at some major ones, on and beyond the segment."""
-        return self.first + self.slope * (np.asarray(major, dtype=np.float64) - self.start)
-
-    def between(self, start: float, stop: float) -> Line:
-        """Another segment of the same line."""
-        return Line(self.vertical, start, stop, float(self.minor(start)), float(self.minor(stop)))
-
-    def moved(self, first: float, last: float) -> Line:
-        """The segment with its ends moved along the minor axis."""
-        return self._replace(first=self.first + first, last=self.last + last)
-
-    def ends(self) -> np.ndarray:
-        """(y, x) of both ends, (2, 2)."""
-        points = np.array([[self.first, self.start], [self.last, self.stop]])
-        return points[:, ::-1] if self.vertical else points
-
-
-class Strip(NamedTuple):
-    """
-    Pixels along a line: `major` (n,), `offset` (n, m) along the minor axis from the line, and `planes` (k, n, m).
-
-    On the host, float32; the planes are 0 beyond the image.
-    """
-
-    major: np.ndarray
-    offset: np.ndarray
-    planes: np.ndarray
 
 
 class Fit(NamedTuple):
@@ -130,43 +71,7 @@ def line_of(candidate: Candidate) -> Line:
     return Line(True, y0, y1, x0, x1)
 
 
-def strip_pixels(line: Line, half: float, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Pixels up to `half` away from a line, along the minor axis.
-
-    Returns
-    -------
-    major : numpy.ndarray, shape (n,), int64
-        Where the line, or what is within `half` of it, is inside the image.
-    minor : numpy.ndarray, shape (n, m), int64
-        Coordinates, some of them outside of the image.
-    flat : numpy.ndarray, shape (n, m), int64
-        Flat indices; -1 outside.
-    """
-    n_major, n_minor = shape if line.vertical else shape[::-1]
-    reach = math.ceil(half)
-    major = np.arange(n_major)
-    nearest = np.floor(line.minor(major) + 0.5).astype(np.int64)
-    near = (nearest >= -reach) & (nearest < n_minor + reach)
-    major, nearest = major[near], nearest[near]
-    minor = nearest[:, None] + np.arange(-reach, reach + 1)
-    flat = minor + major[:, None] * n_minor if line.vertical else minor * n_major + major[:, None]
-    return major, minor, np.where((minor >= 0) & (minor < n_minor), flat, -1)
-
-
-def take_strip(planes: tuple[Array, ...], line: Line, half: float) -> Strip:
-    """Planes (y, x) along a line. Waits for the device."""
-    xp = array_module(*planes)
-    major, minor, flat = strip_pixels(line, half, planes[0].shape)
-    index = xp.asarray(np.maximum(flat, 0))
-    values = to_host(xp.stack([plane.ravel().take(index) for plane in planes]))
-    offset = (minor - line.minor(major)[:, None]).astype(np.float32)
-    return Strip(major, offset, np.where(flat >= 0, values, np.float32(0)))
-
-
-def refine_line(
-    images: LineImages, candidate: Candidate, *, psf_sigma: float, factor: NoiseFactor
-) -> Fit | None:
+def refine_line(images: LineImages, candidate: Candidate, *, psf_sigma: float, factor: NoiseFactor) -> Fit | None:
     """
     The best line near a candidate, at full resolution.
 
@@ -207,9 +112,7 @@ def refine_line(
     return _tested(images, line, sign, width, factor)
 
 
-def _best_line(
-    strip: Strip, line: Line, sign: int, widths: np.ndarray, reach: float
-) -> tuple[Line, float] | None:
+def _best_line(strip: Strip, line: Line, sign: int, widths: np.ndarray, reach: float) -> tuple[Line, float] | None:
     """The best line and width with the ends moved by up to `reach`; widths are along the minor axis."""
     n_blocks = -(-len(strip.major) // BLOCK)
     summed = np.zeros((2, n_blocks * BLOCK, strip.offset.shape[1]), dtype=np.float32)
@@ -286,14 +189,9 @@ def filtered(strip: Strip, line: Line, sign: int, width: float) -> tuple[np.ndar
     return a.astype(np.float64), np.einsum("ij,ij,ij->i", strip.planes[1], profile, profile).astype(np.float64)
 
 
-def on_segment(strip: Strip, line: Line) -> np.ndarray:
-    """(n,) bool: which pixels along the line belong to the segment."""
-    return (strip.major >= line.start) & (strip.major <= line.stop)
-
-
 def _tested(images: LineImages, line: Line, sign: int, width: float, factor: NoiseFactor) -> Fit | None:
     """Significance with the filter that sees the line best, how it is spread, and the line to its very ends."""
-    start, stop = _chord(line, images.signal.shape)
+    start, stop = chord(line, images.signal.shape)
     start, stop = max(start, line.start), min(stop, line.stop)
     if stop - start < BLOCK:
         return None
@@ -315,21 +213,11 @@ def _tested(images: LineImages, line: Line, sign: int, width: float, factor: Noi
     return Fit(whole, sign, width, z, rest / scale, _steadiness(a[on], v[on]), positive, seen)
 
 
-def _chord(line: Line, shape: tuple[int, int]) -> tuple[float, float]:
-    """Major coordinates between which the middle of a line is inside the image."""
-    n_major, n_minor = shape if line.vertical else shape[::-1]
-    start, stop = -0.5, n_major - 0.5
-    if line.slope != 0:
-        crossings = sorted(line.start + (edge - line.first) / line.slope for edge in (-0.5, n_minor - 0.5))
-        start, stop = max(start, crossings[0]), min(stop, crossings[1])
-    return start, stop
-
-
 def _to_border(
     major: np.ndarray, a: np.ndarray, v: np.ndarray, line: Line, scale: float, shape: tuple[int, int]
 ) -> Line:
     """The segment up to the border of the image, at each end where the light does not say that it ends before."""
-    start, stop = _chord(line, shape)
+    start, stop = chord(line, shape)
     on = (major >= line.start) & (major <= line.stop)
     amplitude = a[on].sum() / v[on].sum()
     gain = (amplitude * a - amplitude**2 * v / 2) / scale**2
@@ -358,28 +246,6 @@ def _steadiness(a: np.ndarray, v: np.ndarray) -> float:
     a, v = a[v > 0], v[v > 0]
     rest = np.argsort(a, kind="stable")[:-_N_BEST]
     return float(a[rest].sum() / v[rest].sum() / (a.sum() / v.sum())) if len(rest) and a.sum() > 0 else 0.0
-
-
-def is_bordered(line: Line, coverage: Array, half_width: float) -> bool:
-    """
-    Whether a line runs along a border of the data: with none beyond `half_width` on one side, for most of its length.
-
-    Strips of the last few rows or columns of a detector are straight, too.
-
-    Parameters
-    ----------
-    line : Line
-    coverage : array, shape (y, x), bool
-        Where there are data.
-    half_width : float
-        In pixels, across the line.
-    """
-    strip = take_strip((coverage,), line, (half_width + _BEYOND) * line.stretch)
-    on = on_segment(strip, line)
-    there, offset = strip.planes[0][on] > 0, strip.offset[on] / np.float32(line.stretch)
-    on_line = (there & (np.abs(offset) <= half_width)).any(axis=1)
-    empty = [~(there & (side * offset > half_width)).any(axis=1) for side in (-1, 1)]
-    return bool(max((on_line & each).sum() for each in empty) > on_line.sum() / 2)
 
 
 def is_accepted(fit: Fit, *, threshold: float, spread: float, min_length: int) -> bool:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import Array
-from .line_fits import BLOCK, Fit, Line, Strip, on_segment, strip_pixels, take_strip
+from .line_fits import BLOCK, Fit
 from .line_images import LineImages
+from .lines import Line, Strip, on_segment, strip_pixels, take_strip
 
 _N_GROUPS = 32  # along the line, whose median is taken
 _OUTER = 0.7  # of the half strip, beyond which the level is measured
@@ -49,7 +50,14 @@ class Profile(NamedTuple):
 
 
 def line_profile(
-    difference: Array, variance: Array, images: LineImages, fit: Fit, *, psf_sigma: float, mask_level: float, clip: float
+    difference: Array,
+    variance: Array,
+    images: LineImages,
+    fit: Fit,
+    *,
+    psf_sigma: float,
+    mask_level: float,
+    clip: float,
 ) -> Profile:
     """
     Brightness across and along a line, and how wide a mask it needs.
@@ -158,9 +166,7 @@ def _height(place: np.ndarray, values: np.ndarray, width: float) -> float:
     return float(profile @ values[known] / (profile @ profile))
 
 
-def _along(
-    distance: np.ndarray, signal: np.ndarray, weight: np.ndarray, width: float
-) -> tuple[np.ndarray, float]:
+def _along(distance: np.ndarray, signal: np.ndarray, weight: np.ndarray, width: float) -> tuple[np.ndarray, float]:
     """Crest in blocks along the line, and of the brightest run of a few blocks that have half of their weight."""
     profile = np.exp(-0.5 * (distance / np.float32(width)) ** 2)
     edges = np.arange(0, len(distance), BLOCK)
