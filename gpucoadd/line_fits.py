@@ -20,6 +20,8 @@ BLOCK = 16  # pixels along the line that are taken together
 FILTERS = (0.45, 0.7, 1.0)  # of the width: in correlated noise a narrower profile sees more
 _REACHES = (6.0, 3.0, 1.2, 0.6)  # pixels by which the ends of a line are moved, round by round
 _STEPS = 6  # from the middle to the reach
+_GROWING = 2  # rounds in which longer segments are tried
+_FINE = 0.25  # pixels, at most, between the places where a profile is tried
 _WIDTHS = ((0.5, 0.71, 1.0, 1.41, 2.0), (0.7, 0.84, 1.0, 1.19, 1.41))  # tried in the first round, and in others
 _WIDEST = 16.0  # Gaussian sigma, in pixels
 _BOX_TO_SIGMA = 0.36  # of the Gaussian that a box sees best
@@ -103,7 +105,8 @@ def refine_line(images: LineImages, candidate: Candidate, *, psf_sigma: float, f
         reach = max(reach, min(slack, 4 * reach))
         widths = np.unique(np.clip(np.multiply(_WIDTHS[number > 0], width), narrowest, _WIDEST))
         strip = take_strip(images[:2], line, max(_LEAST_HALF, 3 * widths[-1]) * line.stretch + reach)
-        best = _best_line(strip, line, sign, widths * line.stretch, reach)
+        segments = _longer(line, strip) if number < _GROWING else [line]
+        best = _best_line(strip, segments, sign, widths * line.stretch, reach)
         if best is None:
             return None
         before = line.stop - line.start
@@ -112,52 +115,65 @@ def refine_line(images: LineImages, candidate: Candidate, *, psf_sigma: float, f
     return _tested(images, line, sign, width, factor)
 
 
-def _best_line(strip: Strip, line: Line, sign: int, widths: np.ndarray, reach: float) -> tuple[Line, float] | None:
-    """The best line and width with the ends moved by up to `reach`; widths are along the minor axis."""
-    n_blocks = -(-len(strip.major) // BLOCK)
-    summed = np.zeros((2, n_blocks * BLOCK, strip.offset.shape[1]), dtype=np.float32)
-    summed[:, : len(strip.major)] = strip.planes
-    signal, weight = summed.reshape(2, n_blocks, BLOCK, -1).sum(axis=2)
-    middle = strip.major[0] + BLOCK * np.arange(n_blocks) + (BLOCK - 1) / 2
-    inside = _blocks_within(middle, line)
-    if not inside.any():
-        return None
+def _best_line(
+    strip: Strip, segments: list[Line], sign: int, widths: np.ndarray, reach: float
+) -> tuple[Line, float] | None:
+    """
+    The best of some segments of a line, and the best width, with the ends moved by up to `reach`.
+
+    Widths are along the minor axis. The segment that comes back is the one that has light.
+    """
+    signal, weight, middle = _blocks(strip)
     step = reach / _STEPS
-    fine = min(0.25, step)
+    fine = min(_FINE, step)
     n_shifts = math.ceil(2 * reach / fine)
     shifts = fine * np.arange(-n_shifts, n_shifts + 1)
-    share = (middle - line.start) / (line.stop - line.start)
-    moves = step * np.arange(-_STEPS, _STEPS + 1)
-    shift = moves[:, None, None] * (1 - share) + moves[:, None] * share  # (first, last, block)
-    index = np.rint(shift / fine).astype(np.int64) + n_shifts
-    columns = np.arange(len(strip.offset[0])) - len(strip.offset[0]) // 2
-    best_z, best = 0.0, None
+    across = np.arange(signal.shape[1]) - signal.shape[1] // 2
+    responses = []
     for width in widths:
-        profile = np.exp(-0.5 * ((columns[:, None] - shifts) / width) ** 2).astype(np.float32)
-        found, weights = sign * (signal @ profile), weight @ profile**2
-        rows = np.flatnonzero(inside)
-        at = index[:, :, rows]
-        total, total_weight = found[rows, at].sum(axis=2), weights[rows, at].sum(axis=2)
-        z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
-        first, last = np.unravel_index(z.argmax(), z.shape)
-        if z[first, last] > best_z:
-            best_z, best = z[first, last], (first, last, width, found, weights)
+        profile = np.exp(-0.5 * ((across[:, None] - shifts) / width) ** 2).astype(np.float32)
+        responses.append((sign * (signal @ profile), weight @ profile**2))
+    moves = step * np.arange(-_STEPS, _STEPS + 1)
+    best_z, best = 0.0, None
+    for line in segments:
+        rows = np.flatnonzero((middle >= line.start) & (middle <= line.stop))
+        share = (middle[rows] - line.start) / (line.stop - line.start)
+        shift = moves[:, None, None] * (1 - share) + moves[:, None] * share  # (first, last, block)
+        column = np.rint(shift / fine).astype(np.int64) + n_shifts
+        for number, (found, weights) in enumerate(responses):
+            total, total_weight = found[rows, column].sum(axis=2), weights[rows, column].sum(axis=2)
+            z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
+            first, last = np.unravel_index(z.argmax(), z.shape)
+            if z[first, last] > best_z:
+                best_z, best = z[first, last], (line, number, moves[first], moves[last])
     if best is None:
         return None
-    first, last, width, found, weights = best
-    index = index[first, last]
-    known = (index >= 0) & (index < len(shifts))
-    index = np.clip(index, 0, len(shifts) - 1)
-    rows = np.arange(n_blocks)
-    a, v = (np.where(known, each[rows, index], 0).astype(np.float64) for each in (found, weights))
-    low, high = _segment(a, v, inside)
-    start, stop = middle[low] - BLOCK / 2, min(middle[high] + BLOCK / 2, strip.major[-1] + 0.5)
-    return line.moved(moves[first], moves[last]).between(start, stop), float(width)
+    before, number, first, last = best
+    line = before.moved(first, last)
+    column = np.rint((line.minor(middle) - before.minor(middle)) / fine).astype(np.int64) + n_shifts
+    known = (column >= 0) & (column < len(shifts))
+    rows = np.arange(len(middle))
+    a, v = (np.where(known, each[rows, np.where(known, column, 0)], 0).astype(float) for each in responses[number])
+    low, high = _segment(a, v, (middle >= line.start) & (middle <= line.stop))
+    stop = min(middle[high] + BLOCK / 2, strip.major[-1] + 0.5)
+    return line.between(middle[low] - BLOCK / 2, stop), float(widths[number])
 
 
-def _blocks_within(middle: np.ndarray, line: Line) -> np.ndarray:
-    """Which blocks have their middle on the segment."""
-    return (middle >= line.start) & (middle <= line.stop)
+def _blocks(strip: Strip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signal and weight (block, offset) summed over blocks along the line, and the blocks' middles."""
+    n_blocks = -(-len(strip.major) // BLOCK)
+    padded = np.zeros((2, n_blocks * BLOCK, strip.offset.shape[1]), dtype=np.float32)
+    padded[:, : len(strip.major)] = strip.planes
+    signal, weight = padded.reshape(2, n_blocks, BLOCK, -1).sum(axis=2)
+    return signal, weight, strip.major[0] + BLOCK * np.arange(n_blocks) + (BLOCK - 1) / 2
+
+
+def _longer(line: Line, strip: Strip) -> list[Line]:
+    """The segment, and the same with its own length added before, behind, and on both sides, as far as the strip goes."""
+    length = line.stop - line.start
+    starts = (line.start, max(line.start - length, strip.major[0] - 0.5))
+    stops = (line.stop, min(line.stop + length, strip.major[-1] + 0.5))
+    return [line.between(start, stop) for start in starts for stop in stops]
 
 
 def _segment(a: np.ndarray, v: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
