@@ -1,8 +1,8 @@
 """
 One line at full resolution: where it runs, from where to where, how significant it is and whether its light is spread.
 
-Pixels around a line are gathered where the images live, and come to the host, in which everything here is NumPy: a strip
-has as many pixels as the line is long, times a few dozen.
+Pixels around a line are gathered where the images live, and come to the host, where NumPy does the rest: a strip is as
+long as the line and a few dozen pixels wide.
 """
 
 from __future__ import annotations
@@ -12,79 +12,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .backend import Array, array_module, to_host
 from .line_candidates import Candidate
 from .line_images import LineImages, NoiseFactor
+from .lines import Line, Strip, chord, on_segment, take_strip
 
 BLOCK = 16  # pixels along the line that are taken together
 FILTERS = (0.45, 0.7, 1.0)  # of the width: in correlated noise a narrower profile sees more
 _REACHES = (6.0, 3.0, 1.2, 0.6)  # pixels by which the ends of a line are moved, round by round
 _STEPS = 6  # from the middle to the reach
+_GROWING = 2  # rounds in which longer segments are tried
+_FINE = 0.25  # pixels, at most, between the places where a profile is tried
 _WIDTHS = ((0.5, 0.71, 1.0, 1.41, 2.0), (0.7, 0.84, 1.0, 1.19, 1.41))  # tried in the first round, and in others
 _WIDEST = 16.0  # Gaussian sigma, in pixels
 _BOX_TO_SIGMA = 0.36  # of the Gaussian that a box sees best
 _LEAST_HALF = 24  # pixels to each side of the line
 _N_PIECES, _N_BEST = 16, 3
-_POSITIVE_SHARE, _LEAST_REST = 0.7, 3.5
-_LEAST_LENGTH = 0.75
-
-
-class Line(NamedTuple):
-    """
-    A straight segment, from (major `start`, minor `first`) to (major `stop`, minor `last`), pixel coordinates.
-
-    The major axis is y if `vertical`, else x; there is no line for which the minor one changes faster.
-    """
-
-    vertical: bool
-    start: float
-    stop: float
-    first: float
-    last: float
-
-    @property
-    def slope(self) -> float:
-        """Change of the minor coordinate for one pixel along the major one."""
-        return (self.last - self.first) / (self.stop - self.start)
-
-    @property
-    def stretch(self) -> float:
-        """Length of the line for one pixel along the major axis."""
-        return math.hypot(1.0, self.slope)
-
-    @property
-    def length(self) -> float:
-        """In pixels, along the line."""
-        return (self.stop - self.start) * self.stretch
-
-    def minor(self, major: np.ndarray | float) -> np.ndarray:
-        """Minor coordinate at some major ones, on and beyond the segment."""
-        return self.first + self.slope * (np.asarray(major, dtype=np.float64) - self.start)
-
-    def between(self, start: float, stop: float) -> Line:
-        """Another segment of the same line."""
-        return Line(self.vertical, start, stop, float(self.minor(start)), float(self.minor(stop)))
-
-    def moved(self, first: float, last: float) -> Line:
-        """The segment with its ends moved along the minor axis."""
-        return self._replace(first=self.first + first, last=self.last + last)
-
-    def ends(self) -> np.ndarray:
-        """(y, x) of both ends, (2, 2)."""
-        points = np.array([[self.first, self.start], [self.last, self.stop]])
-        return points[:, ::-1] if self.vertical else points
-
-
-class Strip(NamedTuple):
-    """
-    Pixels along a line: `major` (n,), `offset` (n, m) along the minor axis from the line, and `planes` (k, n, m).
-
-    On the host, float32; the planes are 0 beyond the image.
-    """
-
-    major: np.ndarray
-    offset: np.ndarray
-    planes: np.ndarray
+_POSITIVE_SHARE, _STEADY = 0.7, 0.7
+_LEAST_LENGTH = 0.8
+_SEEN = 0.1  # of the largest weight that a place along a line must have
+_DOUBT = 4.0  # log likelihood by which a line must rather end than go on to the border
 
 
 class Fit(NamedTuple):
@@ -101,8 +47,12 @@ class Fit(NamedTuple):
         Significance in noise as correlated as it is.
     rest : float
         What of it is left without the best 3 of 16 pieces.
+    steadiness : float
+        Mean brightness without the 3 brightest blocks of 16 pixels, over that of the whole line.
     positive : float
         Share of the pieces that have the line's sign.
+    seen : float
+        Length, in pixels, of the part that was seen: without gaps, and without what goes on to the border.
     """
 
     line: Line
@@ -110,7 +60,9 @@ class Fit(NamedTuple):
     width: float
     z: float
     rest: float
+    steadiness: float
     positive: float
+    seen: float
 
 
 def line_of(candidate: Candidate) -> Line:
@@ -121,43 +73,7 @@ def line_of(candidate: Candidate) -> Line:
     return Line(True, y0, y1, x0, x1)
 
 
-def strip_pixels(line: Line, half: float, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Pixels up to `half` away from a line, along the minor axis.
-
-    Returns
-    -------
-    major : numpy.ndarray, shape (n,), int64
-        Where the line, or what is within `half` of it, is inside the image.
-    minor : numpy.ndarray, shape (n, m), int64
-        Coordinates, some of them outside of the image.
-    flat : numpy.ndarray, shape (n, m), int64
-        Flat indices; -1 outside.
-    """
-    n_major, n_minor = shape if line.vertical else shape[::-1]
-    reach = math.ceil(half)
-    major = np.arange(n_major)
-    nearest = np.floor(line.minor(major) + 0.5).astype(np.int64)
-    near = (nearest >= -reach) & (nearest < n_minor + reach)
-    major, nearest = major[near], nearest[near]
-    minor = nearest[:, None] + np.arange(-reach, reach + 1)
-    flat = minor + major[:, None] * n_minor if line.vertical else minor * n_major + major[:, None]
-    return major, minor, np.where((minor >= 0) & (minor < n_minor), flat, -1)
-
-
-def take_strip(planes: tuple[Array, ...], line: Line, half: float) -> Strip:
-    """Planes (y, x) along a line. Waits for the device."""
-    xp = array_module(*planes)
-    major, minor, flat = strip_pixels(line, half, planes[0].shape)
-    index = xp.asarray(np.maximum(flat, 0))
-    values = to_host(xp.stack([plane.ravel().take(index) for plane in planes]))
-    offset = (minor - line.minor(major)[:, None]).astype(np.float32)
-    return Strip(major, offset, np.where(flat >= 0, values, np.float32(0)))
-
-
-def refine_line(
-    images: LineImages, candidate: Candidate, *, psf_sigma: float, factor: NoiseFactor
-) -> Fit | None:
+def refine_line(images: LineImages, candidate: Candidate, *, psf_sigma: float, factor: NoiseFactor) -> Fit | None:
     """
     The best line near a candidate, at full resolution.
 
@@ -189,7 +105,8 @@ def refine_line(
         reach = max(reach, min(slack, 4 * reach))
         widths = np.unique(np.clip(np.multiply(_WIDTHS[number > 0], width), narrowest, _WIDEST))
         strip = take_strip(images[:2], line, max(_LEAST_HALF, 3 * widths[-1]) * line.stretch + reach)
-        best = _best_line(strip, line, sign, widths * line.stretch, reach)
+        segments = _longer(line, strip) if number < _GROWING else [line]
+        best = _best_line(strip, segments, sign, widths * line.stretch, reach)
         if best is None:
             return None
         before = line.stop - line.start
@@ -199,53 +116,64 @@ def refine_line(
 
 
 def _best_line(
-    strip: Strip, line: Line, sign: int, widths: np.ndarray, reach: float
+    strip: Strip, segments: list[Line], sign: int, widths: np.ndarray, reach: float
 ) -> tuple[Line, float] | None:
-    """The best line and width with the ends moved by up to `reach`; widths are along the minor axis."""
-    n_blocks = -(-len(strip.major) // BLOCK)
-    summed = np.zeros((2, n_blocks * BLOCK, strip.offset.shape[1]), dtype=np.float32)
-    summed[:, : len(strip.major)] = strip.planes
-    signal, weight = summed.reshape(2, n_blocks, BLOCK, -1).sum(axis=2)
-    middle = strip.major[0] + BLOCK * np.arange(n_blocks) + (BLOCK - 1) / 2
-    inside = _blocks_within(middle, line)
-    if not inside.any():
-        return None
+    """
+    The best of some segments of a line, and the best width, with the ends moved by up to `reach`.
+
+    Widths are along the minor axis. The segment that comes back is the one that has light.
+    """
+    signal, weight, middle = _blocks(strip)
     step = reach / _STEPS
-    fine = min(0.25, step)
+    fine = min(_FINE, step)
     n_shifts = math.ceil(2 * reach / fine)
     shifts = fine * np.arange(-n_shifts, n_shifts + 1)
-    share = (middle - line.start) / (line.stop - line.start)
-    moves = step * np.arange(-_STEPS, _STEPS + 1)
-    shift = moves[:, None, None] * (1 - share) + moves[:, None] * share  # (first, last, block)
-    index = np.rint(shift / fine).astype(np.int64) + n_shifts
-    columns = np.arange(len(strip.offset[0])) - len(strip.offset[0]) // 2
-    best_z, best = 0.0, None
+    across = np.arange(signal.shape[1]) - signal.shape[1] // 2
+    responses = []
     for width in widths:
-        profile = np.exp(-0.5 * ((columns[:, None] - shifts) / width) ** 2).astype(np.float32)
-        found, weights = sign * (signal @ profile), weight @ profile**2
-        rows = np.flatnonzero(inside)
-        at = index[:, :, rows]
-        total, total_weight = found[rows, at].sum(axis=2), weights[rows, at].sum(axis=2)
-        z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
-        first, last = np.unravel_index(z.argmax(), z.shape)
-        if z[first, last] > best_z:
-            best_z, best = z[first, last], (first, last, width, found, weights)
+        profile = np.exp(-0.5 * ((across[:, None] - shifts) / width) ** 2).astype(np.float32)
+        responses.append((sign * (signal @ profile), weight @ profile**2))
+    moves = step * np.arange(-_STEPS, _STEPS + 1)
+    best_z, best = 0.0, None
+    for line in segments:
+        rows = np.flatnonzero((middle >= line.start) & (middle <= line.stop))
+        share = (middle[rows] - line.start) / (line.stop - line.start)
+        shift = moves[:, None, None] * (1 - share) + moves[:, None] * share  # (first, last, block)
+        column = np.rint(shift / fine).astype(np.int64) + n_shifts
+        for number, (found, weights) in enumerate(responses):
+            total, total_weight = found[rows, column].sum(axis=2), weights[rows, column].sum(axis=2)
+            z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
+            first, last = np.unravel_index(z.argmax(), z.shape)
+            if z[first, last] > best_z:
+                best_z, best = z[first, last], (line, number, moves[first], moves[last])
     if best is None:
         return None
-    first, last, width, found, weights = best
-    index = index[first, last]
-    known = (index >= 0) & (index < len(shifts))
-    index = np.clip(index, 0, len(shifts) - 1)
-    rows = np.arange(n_blocks)
-    a, v = (np.where(known, each[rows, index], 0).astype(np.float64) for each in (found, weights))
-    low, high = _segment(a, v, inside)
-    start, stop = middle[low] - BLOCK / 2, min(middle[high] + BLOCK / 2, strip.major[-1] + 0.5)
-    return line.moved(moves[first], moves[last]).between(start, stop), float(width)
+    before, number, first, last = best
+    line = before.moved(first, last)
+    column = np.rint((line.minor(middle) - before.minor(middle)) / fine).astype(np.int64) + n_shifts
+    known = (column >= 0) & (column < len(shifts))
+    rows = np.arange(len(middle))
+    a, v = (np.where(known, each[rows, np.where(known, column, 0)], 0).astype(float) for each in responses[number])
+    low, high = _segment(a, v, (middle >= line.start) & (middle <= line.stop))
+    stop = min(middle[high] + BLOCK / 2, strip.major[-1] + 0.5)
+    return line.between(middle[low] - BLOCK / 2, stop), float(widths[number])
 
 
-def _blocks_within(middle: np.ndarray, line: Line) -> np.ndarray:
-    """Which blocks have their middle on the segment."""
-    return (middle >= line.start) & (middle <= line.stop)
+def _blocks(strip: Strip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signal and weight (block, offset) summed over blocks along the line, and the blocks' middles."""
+    n_blocks = -(-len(strip.major) // BLOCK)
+    padded = np.zeros((2, n_blocks * BLOCK, strip.offset.shape[1]), dtype=np.float32)
+    padded[:, : len(strip.major)] = strip.planes
+    signal, weight = padded.reshape(2, n_blocks, BLOCK, -1).sum(axis=2)
+    return signal, weight, strip.major[0] + BLOCK * np.arange(n_blocks) + (BLOCK - 1) / 2
+
+
+def _longer(line: Line, strip: Strip) -> list[Line]:
+    """The segment, and the same with its own length added before, behind, and on both sides, as far as the strip goes."""
+    length = line.stop - line.start
+    starts = (line.start, max(line.start - length, strip.major[0] - 0.5))
+    stops = (line.stop, min(line.stop + length, strip.major[-1] + 0.5))
+    return [line.between(start, stop) for start in starts for stop in stops]
 
 
 def _segment(a: np.ndarray, v: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
@@ -266,7 +194,8 @@ def _segment(a: np.ndarray, v: np.ndarray, inside: np.ndarray) -> tuple[int, int
         if (i, j + low) == (low, high):
             break
         low, high = int(i), int(j + low)
-    return int(low), int(high)
+    filled = np.flatnonzero(v[low : high + 1] > 0)
+    return (int(low + filled[0]), int(low + filled[-1])) if len(filled) else (int(low), int(high))
 
 
 def filtered(strip: Strip, line: Line, sign: int, width: float) -> tuple[np.ndarray, np.ndarray]:
@@ -276,26 +205,43 @@ def filtered(strip: Strip, line: Line, sign: int, width: float) -> tuple[np.ndar
     return a.astype(np.float64), np.einsum("ij,ij,ij->i", strip.planes[1], profile, profile).astype(np.float64)
 
 
-def on_segment(strip: Strip, line: Line) -> np.ndarray:
-    """(n,) bool: which pixels along the line belong to the segment."""
-    return (strip.major >= line.start) & (strip.major <= line.stop)
-
-
 def _tested(images: LineImages, line: Line, sign: int, width: float, factor: NoiseFactor) -> Fit | None:
-    """Significance with the filter that sees the line best, and how it is spread."""
+    """Significance with the filter that sees the line best, how it is spread, and the line to its very ends."""
+    start, stop = chord(line, images.signal.shape)
+    start, stop = max(start, line.start), min(stop, line.stop)
+    if stop - start < BLOCK:
+        return None
+    line = line.between(start, stop)
     strip = take_strip(images[:2], line, 4 * width * line.stretch)
     on = on_segment(strip, line)
     best = None
     for share in FILTERS:
-        a, v = (values[on] for values in filtered(strip, line, sign, share * width))
+        a, v = filtered(strip, line, sign, share * width)
         scale = factor(share * width)
-        if v.sum() > 0 and (best is None or a.sum() / math.sqrt(v.sum()) / scale > best[0]):
-            best = a.sum() / math.sqrt(v.sum()) / scale, a, v, scale
+        if v[on].sum() > 0 and (best is None or a[on].sum() / math.sqrt(v[on].sum()) / scale > best[0]):
+            best = a[on].sum() / math.sqrt(v[on].sum()) / scale, a, v, scale
     if best is None:
         return None
     z, a, v, scale = best
-    rest, positive = _spread(a, v)
-    return Fit(line, sign, width, z, rest / scale, positive)
+    rest, positive = _spread(a[on], v[on])
+    whole = _to_border(strip.major, a, v, line, scale, images.signal.shape)
+    seen = float((v[on] > _SEEN * v[on].max()).sum()) * line.stretch
+    return Fit(whole, sign, width, z, rest / scale, _steadiness(a[on], v[on]), positive, seen)
+
+
+def _to_border(
+    major: np.ndarray, a: np.ndarray, v: np.ndarray, line: Line, scale: float, shape: tuple[int, int]
+) -> Line:
+    """The segment up to the border of the image, at each end where the light does not say that it ends before."""
+    start, stop = chord(line, shape)
+    on = (major >= line.start) & (major <= line.stop)
+    amplitude = a[on].sum() / v[on].sum()
+    gain = (amplitude * a - amplitude**2 * v / 2) / scale**2
+    before = (major >= start) & (major < line.start)
+    after = (major <= stop) & (major > line.stop)
+    return line.between(
+        start if gain[before].sum() > -_DOUBT else line.start, stop if gain[after].sum() > -_DOUBT else line.stop
+    )
 
 
 def _spread(a: np.ndarray, v: np.ndarray) -> tuple[float, float]:
@@ -309,11 +255,21 @@ def _spread(a: np.ndarray, v: np.ndarray) -> tuple[float, float]:
     return float(significance), float((a_piece[there] > 0).mean())
 
 
+def _steadiness(a: np.ndarray, v: np.ndarray) -> float:
+    """Mean brightness of a line without its brightest blocks, over that of all of it; 0 where no block is left."""
+    edges = np.arange(0, len(a), BLOCK)
+    a, v = np.add.reduceat(a, edges), np.add.reduceat(v, edges)
+    a, v = a[v > 0], v[v > 0]
+    rest = np.argsort(a, kind="stable")[:-_N_BEST]
+    return float(a[rest].sum() / v[rest].sum() / (a.sum() / v.sum())) if len(rest) and a.sum() > 0 else 0.0
+
+
 def is_accepted(fit: Fit, *, threshold: float, spread: float, min_length: int) -> bool:
     """Whether a line is significant, long enough, and more than a few bright spots in a row."""
     return (
         fit.z >= threshold
-        and fit.rest >= max(_LEAST_REST, spread * fit.z)
+        and fit.rest >= spread * fit.z
+        and fit.steadiness >= _STEADY
         and fit.positive >= _POSITIVE_SHARE
-        and fit.line.length >= _LEAST_LENGTH * min_length
+        and fit.seen >= _LEAST_LENGTH * min_length
     )

@@ -8,6 +8,7 @@ trail of constant flux under noise that varies, gaps included. In correlated noi
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +23,7 @@ _LARGEST_WEIGHT = 2.0  # of a pixel, as the ratio of the median sigma to its own
 _SAMPLES = 1 << 20  # enough for a median that is off by a thousandth of a sigma
 _MESH_SHARE = 0.25  # of a mesh that must be good
 _N_RINGS = 96
-_RING_SAMPLES = 4096
+_RING_SAMPLES, _LEAST_SAMPLES = 4096, 100
 _TILE = 1024  # pixels along an axis that the noise is measured on
 
 
@@ -47,9 +48,7 @@ class LineImages(NamedTuple):
     scatter: float
 
 
-def streak_images(
-    difference: Array, variance: Array, bad: Array, *, clip: float = 4.0, mesh: int = 128
-) -> LineImages:
+def streak_images(difference: Array, variance: Array, bad: Array, *, clip: float = 3.0, mesh: int = 128) -> LineImages:
     """
     Clipped significance of a difference and its weight, without the smooth background.
 
@@ -85,7 +84,7 @@ def streak_images(
     centres, n_good = primitives.quantiles(samples, (0.5,))
     deviations = xp.abs(samples[0] - centres[0].astype(xp.float32))
     spread, _ = primitives.quantiles(deviations[None], (0.5,))
-    centre, typical, mad, n = to_host(xp.concatenate([centres.ravel(), spread.ravel(), n_good[:1]])).tolist()
+    typical, mad, n = to_host(xp.concatenate([centres[1], spread[0], n_good[:1]])).tolist()
     del samples, deviations, good
     if not (n and mad > 0):
         return LineImages(xp.zeros_like(signal), xp.zeros_like(signal), math.nan, math.nan)
@@ -219,9 +218,6 @@ def noise_factor(images: LineImages) -> NoiseFactor:
     samples = [_ring_power(images, part).take(index) for part in _parts(images.signal.shape, shape)]
     medians, _ = primitives.quantiles(xp.concatenate(samples, axis=1), (0.5,))
     power = to_host(medians).ravel() / math.log(2)
-    if np.isfinite(power).any():  # rings without a frequency, in small images
-        known = np.flatnonzero(np.isfinite(power))
-        power = np.interp(np.arange(_N_RINGS), known, power[known])
     return NoiseFactor(power)
 
 
@@ -245,14 +241,26 @@ def _ring_power(images: LineImages, part: tuple[slice, slice]) -> Array:
 
 @functools.lru_cache(maxsize=8)
 def _ring_pixels(shape: tuple[int, int]) -> np.ndarray:
-    """Flat indices (ring, n) into the half plane of frequencies; the index behind its end where a ring has fewer."""
-    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])).ravel()
-    ring = np.floor(frequency / 0.5 * _N_RINGS).astype(np.int64)
-    ring[frequency == 0] = _N_RINGS
-    members = [np.flatnonzero(ring == number) for number in range(_N_RINGS)]
-    members = [m[:: max(1, math.ceil(len(m) / _RING_SAMPLES))] for m in members]
-    pixels = np.full((_N_RINGS, max(map(len, members))), len(frequency), np.int32)
-    for row, m in zip(pixels, members):
-        row[: len(m)] = m
+    """
+    Flat indices (ring, n) into the half plane of frequencies; the index behind its end where a ring has fewer.
+
+    Rings with few frequencies have some of their neighbours', too.
+    """
+    y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
+    twice = (y < 0) & ((x == 0) | (x == 0.5))  # conjugates of others in these columns
+    frequency = np.where(twice, np.inf, np.hypot(y, x)).ravel()
+    frequency[0] = np.inf
+    order = np.argsort(frequency, kind="stable")
+    ordered = frequency[order]
+    edges = np.searchsorted(ordered, 0.5 * np.arange(_N_RINGS + 1) / _N_RINGS)
+    rings = []
+    for low, high in itertools.pairwise(edges.tolist()):
+        more = max(0, _LEAST_SAMPLES - (high - low))
+        low = max(0, min(low - more // 2, low))
+        rings.append(order[low : max(high, min(low + _LEAST_SAMPLES, edges[-1]))])
+    rings = [ring[:: max(1, math.ceil(len(ring) / _RING_SAMPLES))] for ring in rings]
+    pixels = np.full((_N_RINGS, max(map(len, rings))), frequency.size, np.int32)
+    for row, ring in zip(pixels, rings):
+        row[: len(ring)] = ring
     pixels.setflags(write=False)
     return pixels

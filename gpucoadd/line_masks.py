@@ -9,14 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import Array
-from .line_fits import BLOCK, Fit, Line, Strip, on_segment, strip_pixels, take_strip
+from .line_fits import BLOCK, Fit
 from .line_images import LineImages
+from .lines import Line, Strip, on_segment, strip_pixels, take_strip
 
 _N_GROUPS = 32  # along the line, whose median is taken
 _OUTER = 0.7  # of the half strip, beyond which the level is measured
 _FAINT = 8.0  # z below which a width is not trusted when it is below the PSF's
 _BRIGHT_BLOCKS = 4  # 64 pixels
-_MEDIAN_ERROR = 1.2533  # of a median, in units of that of a mean
+_TRIMMED = 0.2  # of the groups, at either end
+_TRIMMED_ERROR = 1.68  # of a mean so trimmed, in units of that of what is kept; for Gaussian noise
+_WIDTH_ERROR = 1.5  # relative error of a measured width, times significance
+_WIDTH_DOUBT = 2.0  # errors by which a width must differ from the PSF's to be believed by half
 _EXTENSION, _TO_BORDER = 32, 64  # pixels
 _GOOD_SHARE = 0.25  # of the pixels across a line that must have weight for its place to count
 
@@ -46,7 +50,14 @@ class Profile(NamedTuple):
 
 
 def line_profile(
-    difference: Array, variance: Array, images: LineImages, fit: Fit, *, psf_sigma: float, mask_level: float
+    difference: Array,
+    variance: Array,
+    images: LineImages,
+    fit: Fit,
+    *,
+    psf_sigma: float,
+    mask_level: float,
+    clip: float,
 ) -> Profile:
     """
     Brightness across and along a line, and how wide a mask it needs.
@@ -61,6 +72,8 @@ def line_profile(
         Width of the PSF in pixels.
     mask_level : float
         The mask goes out to where the line is fainter than this.
+    clip : float
+        That of the images, which bounds the significance of bright lines.
 
     Returns
     -------
@@ -72,22 +85,24 @@ def line_profile(
     """
     line = fit.line
     half = max(24, math.ceil(4 * fit.width))
-    raw = take_strip((difference, variance, images.weight), line, half * line.stretch + 1)
+    raw = take_strip((difference, variance, images.weight), line, 2 * half * line.stretch + 1)
     strip = _unclipped(raw, images, fit.sign)
     on = on_segment(strip, line)
     distance = strip.offset[on] / np.float32(line.stretch)
     signal, weight = strip.planes[0][on], strip.planes[1][on]
-    values, error = _median_profile(distance, signal, weight, half)
+    values, error = _typical_profile(distance, signal, weight, 2 * half)
+    outside = values[np.abs(np.arange(-2 * half, 2 * half + 1)) > _OUTER * half]
+    level = float(np.median(outside[np.isfinite(outside)])) if np.isfinite(outside).any() else 0.0
+    values, error = values[half:-half] - level, error[half:-half]
     place = np.arange(-half, half + 1)
-    outside = np.abs(place) > _OUTER * half
-    level = np.nanmean(values[outside]) if np.isfinite(values[outside]).any() else 0.0
-    values = values - level
     crest, width = _gaussian(place, values, least=0.8 * psf_sigma, most=half / 2.5)
+    error_of_width = _WIDTH_ERROR / (fit.z * max(1.0, crest / clip))
+    width = _towards(psf_sigma, width, error_of_width)
     if fit.z < _FAINT:
         width = max(width, psf_sigma)
-        crest = _height(place, values, width)
+    crest = _height(place, values, width)
     blocks, bright = _along(distance, signal - np.float32(level) * weight, weight, width)
-    reach = _half_width(max(crest, bright, 0.0), width, mask_level)
+    reach = _half_width(max(crest, bright, 0.0), width * (1 + error_of_width / 2), mask_level)
     reach = _with_wings(place, values, error, reach, mask_level)
     return Profile(crest, width, reach, fit.sign * values, fit.sign * blocks)
 
@@ -101,10 +116,10 @@ def _unclipped(raw: Strip, images: LineImages, sign: int) -> Strip:
     return raw._replace(planes=np.stack([signal, weight]))
 
 
-def _median_profile(
+def _typical_profile(
     distance: np.ndarray, signal: np.ndarray, weight: np.ndarray, half: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Median over groups along the line of the mean in bins of distance, and its error."""
+    """Mean in bins of distance over most groups along the line, without the brightest and the faintest; its error."""
     n_bins = 2 * half + 1
     place = np.floor(distance + 0.5).astype(np.int64) + half
     group = (np.arange(len(distance)) * _N_GROUPS // max(len(distance), 1))[:, None]
@@ -114,19 +129,14 @@ def _median_profile(
         np.bincount(flat, weights=each.ravel(), minlength=_N_GROUPS * n_bins + 1)[:-1].reshape(_N_GROUPS, n_bins)
         for each in (signal, weight)
     )
-    means = np.where(weights > 0, total / np.where(weights > 0, weights, 1), np.nan)
+    means = np.sort(np.where(weights > 0, total / np.where(weights > 0, weights, 1), np.nan), axis=0)
     known = np.isfinite(means).sum(axis=0)
-    values = _nan_median(means)
-    spread = 1.4826 * _nan_median(np.abs(means - values))
-    return values, _MEDIAN_ERROR * spread / np.sqrt(np.maximum(known, 1))
-
-
-def _nan_median(rows: np.ndarray) -> np.ndarray:
-    """Median along the first axis of what is not NaN; NaN, without a warning, where nothing is."""
-    ordered = np.sort(rows, axis=0)
-    n = np.isfinite(ordered).sum(axis=0)
-    low, high = (np.take_along_axis(ordered, np.maximum(m, 0)[None], axis=0)[0] for m in ((n - 1) // 2, n // 2))
-    return np.where(n > 0, (low + high) / 2, np.nan)
+    number, cut = np.arange(_N_GROUPS)[:, None], (known * _TRIMMED).astype(np.int64)
+    kept = (number >= cut) & (number < known - cut)
+    n_kept = np.maximum(kept.sum(axis=0), 1)
+    values = np.where(known > 0, np.where(kept, means, 0).sum(axis=0) / n_kept, np.nan)
+    variance = np.where(kept, (means - values) ** 2, 0).sum(axis=0) / n_kept
+    return values, _TRIMMED_ERROR * np.sqrt(variance / n_kept)
 
 
 def _gaussian(place: np.ndarray, values: np.ndarray, *, least: float, most: float) -> tuple[float, float]:
@@ -144,15 +154,19 @@ def _gaussian(place: np.ndarray, values: np.ndarray, *, least: float, most: floa
     return _height(place, values, float(width[best])), float(width[best])
 
 
+def _towards(expected: float, measured: float, error: float) -> float:
+    """The measured width, or the expected one unless they differ by more than the relative error of the former."""
+    apart = math.log(measured / expected)
+    return expected * math.exp(apart * apart**4 / (apart**4 + (_WIDTH_DOUBT * error) ** 4))
+
+
 def _height(place: np.ndarray, values: np.ndarray, width: float) -> float:
     known = np.isfinite(values)
     profile = np.exp(-0.5 * (place[known] / width) ** 2)
     return float(profile @ values[known] / (profile @ profile))
 
 
-def _along(
-    distance: np.ndarray, signal: np.ndarray, weight: np.ndarray, width: float
-) -> tuple[np.ndarray, float]:
+def _along(distance: np.ndarray, signal: np.ndarray, weight: np.ndarray, width: float) -> tuple[np.ndarray, float]:
     """Crest in blocks along the line, and of the brightest run of a few blocks that have half of their weight."""
     profile = np.exp(-0.5 * (distance / np.float32(width)) ** 2)
     edges = np.arange(0, len(distance), BLOCK)
@@ -186,17 +200,17 @@ def _with_wings(place: np.ndarray, values: np.ndarray, error: np.ndarray, reach:
     return reach
 
 
-def extended(line: Line, weight: Array, width: float) -> Line:
+def extended(line: Line, coverage: Array, width: float) -> Line:
     """
     The line with some pixels more at both ends, and up to the border of the image where that is near.
 
-    Only pixels with weight count: gaps are crossed.
+    Only pixels with data, where `coverage` (y, x) is set, count: gaps are crossed.
     """
-    strip = take_strip((weight,), line, max(1.0, width * line.stretch))
+    strip = take_strip((coverage,), line, max(1.0, width * line.stretch))
     good = (strip.planes[0] > 0).mean(axis=1) >= _GOOD_SHARE
     before = strip.major[good & (strip.major < line.start)][::-1]
     after = strip.major[good & (strip.major > line.stop)]
-    n_major = weight.shape[0] if line.vertical else weight.shape[1]
+    n_major = coverage.shape[0] if line.vertical else coverage.shape[1]
     return line.between(
         min(line.start, _extended_end(before, line.stretch, -0.5)),
         max(line.stop, _extended_end(after, line.stretch, n_major - 0.5)),

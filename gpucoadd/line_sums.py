@@ -2,8 +2,8 @@
 Sums of pixels along all straight lines: the fast discrete Radon transform.
 
 A line over 2 B columns is one over the first B columns, joined to one over the last B, so that log2(n) passes of plain
-additions give all lines, and what each pass has so far are the shorter ones. The columns are cut into n = q 2**m, q from
-8 to 15, of which q are added one by one.
+additions give all lines, and what each pass has so far are the shorter ones. There are n = q 2**m columns, q from 8 to
+15, of which the first q are added one by one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a line comes back: trails never do, while bleed rows, bad columns and diffraction spikes are in every epoch."""
+"""Whether a line comes back: trails never do; rows that bleed, bad columns and diffraction spikes always do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .line_fits import FILTERS, Line, filtered, on_segment, take_strip
+from .line_fits import FILTERS, filtered
 from .line_images import LineImages, NoiseFactor
+from .lines import Line, Strip, on_segment, take_strip
 
 _OFFSETS = (-2, -1, 0, 1, 2)  # pixels by which a line may move from epoch to epoch
-_LEAST_Z, _LEAST_SHARE_OF_Z = 4.0, 0.4
+_LEAST_Z, _LEAST_SHARE_OF_Z = 3.5, 0.4
 _LEAST_WEIGHT = 0.5
 _FEW = 3  # other epochs, of which one is enough
 
@@ -47,7 +48,7 @@ def vote(lines: list[tuple[Line, int, float]], images: LineImages, factor: Noise
     return Votes(z, weight)
 
 
-def _z(strip, line: Line, by: int, sign: int, width: float, factor: NoiseFactor) -> float:
+def _z(strip: Strip, line: Line, by: int, sign: int, width: float, factor: NoiseFactor) -> float:
     moved = strip._replace(offset=strip.offset - np.float32(by))
     best = 0.0
     for share in FILTERS:

@@ -20,7 +20,7 @@ class StreakConfig:
     enabled : bool
         Whether the coadd searches; `find_streaks` does not ask.
     min_length : int
-        Shortest line searched for, in pixels; those found may be a quarter shorter.
+        Shortest line searched for, in pixels; those found may be a fifth shorter.
     bin : int or None
         Side of the bins that are summed along lines; None: 2 where the PSF is narrow (sigma < 2.4 pixels) or the image
         small (1024 pixels or less), else 4.
@@ -52,7 +52,7 @@ class StreakConfig:
     enabled: bool = option(None, True)
     min_length: int = option(None, 128)
     bin: int | None = option(None, None)
-    clip: float = option(None, 4.0)
+    clip: float = option(None, 3.0)
     mesh: int = option(None, 128)
     false_alarm: float = option(None, 1e-3)
     signs: str = option(None, "both")

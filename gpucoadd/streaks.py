@@ -12,22 +12,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
 
 from .backend import Array, array_module
 from .images import Frozen, check_dtype
-from .line_candidates import Candidate, candidates
-from .line_fits import Fit, Line, is_accepted, refine_line
-from .line_images import LineImages, NoiseFactor, noise_factor, streak_images, subtract_background
-from .line_masks import Profile, extended, line_profile, mask_pixels, paint_lines
+from .line_candidates import candidates
+from .line_doubts import starts_at_flags
+from .line_fits import refine_line
+from .line_images import LineImages, NoiseFactor, noise_factor, streak_images
+from .line_masks import line_profile, mask_pixels, paint_lines
 from .line_sums import line_sums
 from .line_votes import Votes, is_persistent, vote
+from .lines import Line
 from .streak_config import StreakConfig
+from .streak_search import Found, search
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -46,14 +47,6 @@ __all__ = [
     "streak_mask",
     "with_votes",
 ]
-
-_TRIALS = 30  # independent lines, lengths and widths per pixel
-_SEEN, _MARGIN = 5.2, 0.9  # significance, less exact in binned images, from which a line is looked at
-_MAX_ROUNDS = 6
-_LOOKS = 12  # at candidates, in one round
-_SAME = 20  # bins
-_REMOVED = 3.5  # widths
-_NARROW_PSF, _SMALL_IMAGE = 2.4, 1024
 
 
 class Streaks(Frozen):
@@ -114,6 +107,7 @@ class Streaks(Frozen):
     mask: Array
     shape: tuple[int, int]
     noise: float
+    voters: int
 
     def __init__(self, **values: Any) -> None:
         for value in values.values():
@@ -262,16 +256,22 @@ def find_streaks(
     config = StreakConfig() if config is None else config
     xp = _check(difference, variance, bad, flagged, psf_sigma)
     images = streak_images(difference, variance, bad, clip=config.clip, mesh=config.mesh)
-    found = [] if math.isnan(images.unit) else _search(images, (difference, variance), psf_sigma, config, flagged)
+    found = (
+        []
+        if math.isnan(images.unit)
+        else search(images, (difference, variance), psf_sigma=psf_sigma, config=config, flagged=flagged)
+    )
     found.sort(key=lambda each: -each.fit.z)
     streaks = _as_streaks(found, difference.shape, images.unit, xp)
     votes = []
     for planes in others or () if len(streaks) else ():
         _check(*planes, None, psf_sigma, shape=difference.shape)
         votes.append(line_votes(streaks, streak_images(*planes, clip=config.clip, mesh=config.mesh)))
-    if not others:
-        return _with_suspects(streaks, flagged)
-    return with_votes(streaks, votes, config=config)
+    if others:
+        return with_votes(streaks, votes, config=config)
+    if flagged is None:
+        return streaks
+    return _changed(streaks, suspect=starts_at_flags([_line(streaks, n) for n in range(len(streaks))], flagged))
 
 
 def line_votes(streaks: Streaks, images: LineImages, factor: NoiseFactor | None = None) -> Votes:
@@ -312,7 +312,7 @@ def with_votes(streaks: Streaks, votes: Sequence[Votes], *, config: StreakConfig
     """
     config = StreakConfig() if config is None else config
     persistent = is_persistent(streaks.z, list(votes), persistence=config.persistence)
-    return _changed(streaks, persistent=persistent)
+    return _changed(streaks, persistent=persistent, voters=len(votes))
 
 
 def streak_mask(streaks: Streaks, shape: tuple[int, int], *, which: Any = None, xp: ModuleType = np) -> Array:
@@ -340,16 +340,10 @@ def streak_mask(streaks: Streaks, shape: tuple[int, int], *, which: Any = None, 
     """
     if tuple(shape) != tuple(streaks.shape):
         raise ValueError(f"shape is {tuple(shape)} but the lines were found in {streaks.shape}; give that one")
-    numbers = np.arange(len(streaks))[~streaks.persistent if which is None else np.asarray(which)]
-    lines = [(_line(streaks, n, "mask_ends"), float(streaks.half_width[n])) for n in np.atleast_1d(numbers)]
+    chosen = ~streaks.persistent if which is None else np.asarray(which)
+    numbers = np.arange(len(streaks))[chosen] if chosen.size else []
+    lines = [(_line(streaks, n, "mask_ends"), float(streaks.half_width[n])) for n in numbers]
     return paint_lines(lines, streaks.shape, xp)
-
-
-@dataclass(frozen=True)
-class _Found:
-    fit: Fit
-    profile: Profile
-    masked: Line
 
 
 def _check(
@@ -378,82 +372,7 @@ def _check(
     return xp
 
 
-def threshold(shape: tuple[int, int], false_alarm: float) -> float:
-    """
-    Significance that noise reaches in so many images of a shape, per sign.
-
-    Examples
-    --------
-    >>> round(threshold((512, 512), 1e-3), 2)
-    6.32
-    """
-    return float(-special.ndtri(false_alarm / (_TRIALS * shape[0] * shape[1])))
-
-
-def _search(
-    images: LineImages,
-    planes: tuple[Array, Array],
-    psf_sigma: float,
-    config: StreakConfig,
-    flagged: Array | None,
-) -> list[_Found]:
-    """All lines, round by round: in each, those found are removed, which uncovers fainter ones."""
-    factor = noise_factor(images)
-    needed = threshold(images.signal.shape, config.false_alarm)
-    bin = config.bin or _bin(images.signal.shape, psf_sigma)
-    found: list[_Found] = []
-    for _ in range(_MAX_ROUNDS):
-        before = len(found)
-        looked: list[Candidate] = []
-        for candidate in candidates(
-            images,
-            bin=bin,
-            min_length=config.min_length,
-            threshold=min(_SEEN, needed - _MARGIN),
-            signs=config.signs,
-        ):
-            if any(_same(candidate, other, _SAME * bin) for other in looked):
-                continue
-            if len(looked) == _LOOKS or len(found) == config.max_lines:
-                break
-            looked.append(candidate)
-            fit = refine_line(images, candidate, psf_sigma=psf_sigma, factor=factor)
-            if fit is None or not is_accepted(
-                fit, threshold=needed, spread=config.spread, min_length=config.min_length
-            ):
-                continue
-            profile = line_profile(*planes, images, fit, psf_sigma=psf_sigma, mask_level=config.mask_level)
-            masked = extended(fit.line, images.weight, fit.width)
-            found.append(_Found(fit, profile, masked))
-            _remove(images, found[-1], config.mesh)
-        if len(found) == before:
-            break
-    return found
-
-
-def _bin(shape: tuple[int, int], psf_sigma: float) -> int:
-    return 2 if psf_sigma < _NARROW_PSF or max(shape) <= _SMALL_IMAGE else 4
-
-
-def _same(one: Candidate, other: Candidate, reach: float) -> bool:
-    """Whether both ends of two candidates of one sign are near each other."""
-    if one.sign != other.sign:
-        return False
-    a, b = np.array(one.ends), np.array(other.ends)
-    return any(np.hypot(*(a - ends).T).max() <= reach for ends in (b, b[::-1]))
-
-
-def _remove(images: LineImages, found: _Found, mesh: int) -> None:
-    """Take the light and the weight of a line out of the images, and what the background had of it."""
-    xp = array_module(images.signal)
-    reach = max(_REMOVED * found.fit.width, found.profile.half_width)
-    pixels = xp.asarray(mask_pixels(found.masked, reach, images.signal.shape))
-    for plane in images[:2]:
-        plane.ravel()[pixels] = 0
-    subtract_background(images, mesh=mesh)
-
-
-def _as_streaks(found: list[_Found], shape: tuple[int, int], noise: float, xp: ModuleType) -> Streaks:
+def _as_streaks(found: list[Found], shape: tuple[int, int], noise: float, xp: ModuleType) -> Streaks:
     lines = [each.fit.line for each in found]
     centres = [((shape[0] if line.vertical else shape[1]) - 1) / 2 for line in lines]
     n = len(found)
@@ -476,6 +395,7 @@ def _as_streaks(found: list[_Found], shape: tuple[int, int], noise: float, xp: M
         mask=paint_lines([(each.masked, each.profile.half_width) for each in found], shape, xp),
         shape=tuple(shape),
         noise=noise,
+        voters=0,
     )
 
 
@@ -502,7 +422,3 @@ def _changed(streaks: Streaks, **values: Any) -> Streaks:
     xp = array_module(streaks.mask)
     new._set(mask=streak_mask(new, new.shape, xp=xp))
     return new
-
-
-def _with_suspects(streaks: Streaks, flagged: Array | None) -> Streaks:
-    return streaks
