@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+STREAKS = (ROOT / "docs" / "streaks.md").read_text()
 COADD, DECORRELATE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -32,6 +34,13 @@ def test_the_decorrelation_example_runs(run):
     assert abs(float(correlation)) < 4 * float(error)
 
 
-def test_links_point_at_files():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (Path(__file__).parents[1] / target).exists(), target
+def test_the_streaks_example_runs(run):
+    (example,) = re.findall(r"```python\n(.*?)```", STREAKS, re.DOTALL)
+    printed = run(example)
+    assert "Streaks(1 lines in 300 x 400, 0 persistent)" in printed and "start_y" in printed
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_point_at_files(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        assert target.startswith("http") or (ROOT / page).parent.joinpath(target).exists(), target
