@@ -30,6 +30,8 @@ from .matching import SpatialKernel
 from .mosaic import CellResult, CompositePsf, Mosaic, map_cells
 from .noise import NoiseStatistics, noise_statistics
 from .spectra import diffim_correction, fft_shape, score_correction
+from .streak_config import StreakConfig
+from .streaks import Streaks, find_streaks
 
 if TYPE_CHECKING:
     from .fits import read_image, read_kernel, read_warps
@@ -59,6 +61,8 @@ __all__ = [
     "Persistence",
     "Prefilter",
     "SpatialKernel",
+    "StreakConfig",
+    "Streaks",
     "VarianceScaling",
     "WarpStack",
     "assemble",
@@ -68,6 +72,7 @@ __all__ = [
     "fft_shape",
     "filter_artifacts",
     "find_artifacts",
+    "find_streaks",
     "map_cells",
     "noise_statistics",
     "prefilter_artifacts",

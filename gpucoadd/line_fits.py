@@ -145,7 +145,7 @@ def _best_line(
             z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
             first, last = np.unravel_index(z.argmax(), z.shape)
             if z[first, last] > best_z:
-                best_z, best = z[first, last], (line, number, moves[first], moves[last])
+                best_z, best = z[first, last], (line, number, float(moves[first]), float(moves[last]))
     if best is None:
         return None
     before, number, first, last = best
@@ -169,7 +169,7 @@ def _blocks(strip: Strip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _longer(line: Line, strip: Strip) -> list[Line]:
-    """The segment, and the same with its own length added before, behind, and on both sides, as far as the strip goes."""
+    """The segment, and the same with its own length added before it, behind it, and both; not beyond the strip."""
     length = line.stop - line.start
     starts = (line.start, max(line.start - length, strip.major[0] - 0.5))
     stops = (line.stop, min(line.stop + length, strip.major[-1] + 0.5))

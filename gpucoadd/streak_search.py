@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
 from .backend import Array, array_module
 from .line_candidates import Candidate, candidates
@@ -43,7 +43,7 @@ def threshold(shape: tuple[int, int], false_alarm: float) -> float:
     >>> round(threshold((512, 512), 1e-3), 2)
     6.32
     """
-    return float(-special.ndtri(false_alarm / (_TRIALS * shape[0] * shape[1])))
+    return -NormalDist().inv_cdf(false_alarm / (_TRIALS * shape[0] * shape[1]))
 
 
 def search(
