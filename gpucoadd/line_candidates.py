@@ -153,17 +153,23 @@ def _tile_extremes(rows: Array, floors: list[Array], tile: tuple[int, int], sign
                 best = columns.max(axis=2) if sign > 0 else columns.min(axis=2)
                 extremes.setdefault((sign, number), []).append(best)
     quartiles = xp.stack([primitives.quantiles(xp.concatenate(s)[None], (0.25, 0.5, 0.75))[0][0] for s in samples])
+    return [
+        xp.stack(
+            [
+                _standardized(xp.concatenate(extremes[sign, number]), quartiles[number], sign)
+                for number in range(len(BOXES))
+            ]
+        )
+        for sign in signs
+    ]
+
+
+def _standardized(z: Array, quartiles: Array, sign: int) -> Array:
+    """`z` of a sign, from the median on, over the distance of the quartile on the other side; -inf if that is 0."""
+    xp = array_module(z)
+    spread = sign * (quartiles[1] - quartiles[1 - sign])
     with quiet(xp):
-        return [
-            xp.stack(
-                [
-                    sign * (xp.concatenate(extremes[sign, number]) - median) / (sign * (median - other))
-                    for number, (median, other) in enumerate(zip(quartiles[:, 1], quartiles[:, 1 - sign]))
-                ]
-            )
-            * _LOWER_QUARTILE
-            for sign in signs
-        ]
+        return xp.where(spread > 0, sign * (z - quartiles[1]) * (_LOWER_QUARTILE / spread), -xp.inf)
 
 
 def _box_sums(rows: Array) -> Iterator[Array]:
