@@ -23,7 +23,8 @@ from .mosaic import CellResult, CompositePsf, Mosaic, map_cells
 from .noise import NoiseStatistics, noise_statistics
 from .point_spread import Psf
 from .spectra import diffim_correction, fft_shape, score_correction
-from .streaks import StreakConfig, Streaks, find_streaks
+from .streak_config import StreakConfig
+from .streaks import Streaks, find_streaks
 
 if TYPE_CHECKING:
     from .fits import read_image, read_kernel, read_warps

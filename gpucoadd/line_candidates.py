@@ -153,17 +153,23 @@ def _tile_extremes(rows: Array, floors: list[Array], tile: tuple[int, int], sign
                 best = columns.max(axis=2) if sign > 0 else columns.min(axis=2)
                 extremes.setdefault((sign, number), []).append(best)
     quartiles = xp.stack([primitives.quantiles(xp.concatenate(s)[None], (0.25, 0.5, 0.75))[0][0] for s in samples])
+    return [
+        xp.stack(
+            [
+                _standardized(xp.concatenate(extremes[sign, number]), quartiles[number], sign)
+                for number in range(len(BOXES))
+            ]
+        )
+        for sign in signs
+    ]
+
+
+def _standardized(z: Array, quartiles: Array, sign: int) -> Array:
+    """`z` of a sign, from the median on, over the distance of the quartile on the other side; -inf if that is 0."""
+    xp = array_module(z)
+    spread = sign * (quartiles[1] - quartiles[1 - sign])
     with quiet(xp):
-        return [
-            xp.stack(
-                [
-                    sign * (xp.concatenate(extremes[sign, number]) - median) / (sign * (median - other))
-                    for number, (median, other) in enumerate(zip(quartiles[:, 1], quartiles[:, 1 - sign]))
-                ]
-            )
-            * _LOWER_QUARTILE
-            for sign in signs
-        ]
+        return xp.where(spread > 0, sign * (z - quartiles[1]) * (_LOWER_QUARTILE / spread), -xp.inf)
 
 
 def _box_sums(rows: Array) -> Iterator[Array]:
@@ -199,10 +205,10 @@ def _place_of_best(
     start = xp.minimum(start, n_starts - 1)
     around = xp.stack([xp.where(inside, plane[row, start], xp.float32(0)) for plane in rows])
     around = around.reshape(2, -1, TILE + BOXES[-1])
-    best = None
+    best = xp.zeros((len(k), around.shape[1] // len(k) * TILE), dtype=xp.float32)
     for number, sums in enumerate(_box_sums(around)):
         z = _significance(sums, floors[number])[:, :TILE].reshape(len(k), -1)
-        best = z if best is None else xp.where((box == number)[:, None], z, best)
+        best = xp.where((box == number)[:, None], z, best)
     place = (sign * best).argmax(axis=1)
     return k * tile[0] + place // TILE, i * TILE + place % TILE
 
@@ -217,6 +223,6 @@ def _candidate(values: list[float], bin: int, shape: tuple[int, int]) -> Candida
         minor = row + share * displacement + (box - 1) / 2
         major = block * length + share * (length - 1)
         minor = n_minor - 1 - minor if turn % 2 else minor
-        place = tuple(bin * c + (bin - 1) / 2 for c in (minor, major))
-        ends.append(place if turn < 2 else place[::-1])
+        y, x = (bin * c + (bin - 1) / 2 for c in (minor, major))
+        ends.append((y, x) if turn < 2 else (x, y))
     return Candidate(z, int(sign), (ends[0], ends[1]), float(box * bin))

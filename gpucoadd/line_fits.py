@@ -105,6 +105,8 @@ def refine_line(images: LineImages, candidate: Candidate, *, psf_sigma: float, f
         reach = max(reach, min(slack, 4 * reach))
         widths = np.unique(np.clip(np.multiply(_WIDTHS[number > 0], width), narrowest, _WIDEST))
         strip = take_strip(images[:2], line, max(_LEAST_HALF, 3 * widths[-1]) * line.stretch + reach)
+        if len(strip.major) == 0:
+            return None
         segments = _longer(line, strip) if number < _GROWING else [line]
         best = _best_line(strip, segments, sign, widths * line.stretch, reach)
         if best is None:
@@ -145,7 +147,7 @@ def _best_line(
             z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
             first, last = np.unravel_index(z.argmax(), z.shape)
             if z[first, last] > best_z:
-                best_z, best = z[first, last], (line, number, moves[first], moves[last])
+                best_z, best = z[first, last], (line, number, float(moves[first]), float(moves[last]))
     if best is None:
         return None
     before, number, first, last = best
@@ -155,8 +157,8 @@ def _best_line(
     rows = np.arange(len(middle))
     a, v = (np.where(known, each[rows, np.where(known, column, 0)], 0).astype(float) for each in responses[number])
     low, high = _segment(a, v, (middle >= line.start) & (middle <= line.stop))
-    stop = min(middle[high] + BLOCK / 2, strip.major[-1] + 0.5)
-    return line.between(middle[low] - BLOCK / 2, stop), float(widths[number])
+    start, stop = float(middle[low] - BLOCK / 2), float(min(middle[high] + BLOCK / 2, strip.major[-1] + 0.5))
+    return line.between(start, stop), float(widths[number])
 
 
 def _blocks(strip: Strip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -169,10 +171,10 @@ def _blocks(strip: Strip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _longer(line: Line, strip: Strip) -> list[Line]:
-    """The segment, and the same with its own length added before, behind, and on both sides, as far as the strip goes."""
+    """The segment, and the same with its own length added before it, behind it, and both; not beyond the strip."""
     length = line.stop - line.start
-    starts = (line.start, max(line.start - length, strip.major[0] - 0.5))
-    stops = (line.stop, min(line.stop + length, strip.major[-1] + 0.5))
+    starts = (line.start, max(line.start - length, float(strip.major[0]) - 0.5))
+    stops = (line.stop, min(line.stop + length, float(strip.major[-1]) + 0.5))
     return [line.between(start, stop) for start in starts for stop in stops]
 
 

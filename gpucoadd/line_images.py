@@ -73,12 +73,13 @@ def streak_images(difference: Array, variance: Array, bad: Array, *, clip: float
     Waits for the device once, for the scatter.
     """
     xp = array_module(difference=difference, variance=variance, bad=bad)
+    difference, variance = xp.ascontiguousarray(difference), xp.ascontiguousarray(variance)
     with quiet(xp):
         inverse = 1 / xp.sqrt(variance)  # NaN, or infinite, where the variance is not positive
         signal = difference * inverse
         good = xp.isfinite(signal) & xp.isfinite(inverse) & ~bad & (inverse > 0)
     nothing = xp.float32(0)
-    signal, inverse = xp.where(good, signal, nothing), xp.where(good, inverse, nothing)
+    signal, inverse = (xp.ascontiguousarray(xp.where(good, plane, nothing)) for plane in (signal, inverse))
     thin = slice(None, None, max(1, math.ceil(math.sqrt(difference.size / _SAMPLES))))
     samples = xp.stack([xp.where(good, plane, xp.float32(xp.nan))[thin, thin].ravel() for plane in (signal, inverse)])
     centres, n_good = primitives.quantiles(samples, (0.5,))

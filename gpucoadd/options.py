@@ -54,10 +54,10 @@ def check_names(name: str, names: Any) -> tuple[str, ...]:
 
 
 def _convert(name: str, value: Any, current: Any) -> Any:
-    """`value` in the type of `current`, or ValueError."""
+    """`value` in the type of `current`, or ValueError. None is a whole number that may be left open."""
     if current is None and value is None:
         return None
-    wanted = int if current is None else type(current)  # the only options without a default value are whole numbers
+    wanted = int if current is None else type(current)
     if wanted is bool or isinstance(value, bool):
         fits = isinstance(value, bool) and wanted is bool
     elif wanted is float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .backend import Array, array_module
+from .backend import Array, array_module, using
 from .images import Frozen, check_dtype
 from .line_candidates import candidates
 from .line_doubts import starts_at_flags
@@ -110,8 +110,9 @@ class Streaks(Frozen):
     voters: int
 
     def __init__(self, **values: Any) -> None:
-        for value in values.values():
-            if isinstance(value, np.ndarray) and value.base is None:
+        for name, value in values.items():
+            if isinstance(value, np.ndarray) and name != "mask":
+                values[name] = value = value.copy()
                 value.setflags(write=False)
         self._set(**values)
 
@@ -235,7 +236,7 @@ def find_streaks(
     TypeError
         If arrays are mixed (host and device) or have other dtypes.
     ValueError
-        If shapes differ, or `psf_sigma` is not finite and positive.
+        If shapes differ, `psf_sigma` is not finite and positive, or one of `others` has not three parts.
 
     Notes
     -----
@@ -254,24 +255,37 @@ def find_streaks(
     (1, 0.3, True)
     """
     config = StreakConfig() if config is None else config
-    xp = _check(difference, variance, bad, flagged, psf_sigma)
-    images = streak_images(difference, variance, bad, clip=config.clip, mesh=config.mesh)
-    found = (
-        []
-        if math.isnan(images.unit)
-        else search(images, (difference, variance), psf_sigma=psf_sigma, config=config, flagged=flagged)
-    )
+    planes = {"difference": difference, "variance": variance, "bad": bad}
+    _check(planes if flagged is None else {**planes, "flagged": flagged})
+    if not (math.isfinite(psf_sigma) and psf_sigma > 0):
+        raise ValueError(f"psf_sigma must be finite and positive, got {psf_sigma!r}; give the PSF width in pixels")
+    for number, other in enumerate(others or ()):
+        if len(other) != 3:
+            raise ValueError(f"others[{number}] has {len(other)} parts; it must be (difference, variance, bad)")
+        names = (f"{name} of others[{number}]" for name in planes)
+        _check({"difference": difference, **dict(zip(names, other))})
+    with using(difference):
+        streaks = _found(difference, variance, bad, psf_sigma, config, flagged)
+        if len(streaks) == 0 or not (others or flagged is not None):
+            return streaks
+        if not others:
+            return _changed(streaks, suspect=starts_at_flags(_lines(streaks), flagged))
+        images = (streak_images(*other, clip=config.clip, mesh=config.mesh) for other in others)
+        return with_votes(streaks, [line_votes(streaks, each) for each in images], config=config)
+
+
+def _found(
+    difference: Array, variance: Array, bad: Array, psf_sigma: float, config: StreakConfig, flagged: Array | None
+) -> Streaks:
+    """The lines in one difference, before anybody voted."""
+    xp = array_module(difference)
+    planes = xp.ascontiguousarray(difference), xp.ascontiguousarray(variance)
+    images = streak_images(*planes, bad, clip=config.clip, mesh=config.mesh)
+    found: list[Found] = []
+    if not math.isnan(images.unit):
+        found = search(images, planes, psf_sigma=psf_sigma, config=config, flagged=flagged)
     found.sort(key=lambda each: -each.fit.z)
-    streaks = _as_streaks(found, difference.shape, images.unit, xp)
-    votes = []
-    for planes in others or () if len(streaks) else ():
-        _check(*planes, None, psf_sigma, shape=difference.shape)
-        votes.append(line_votes(streaks, streak_images(*planes, clip=config.clip, mesh=config.mesh)))
-    if others:
-        return with_votes(streaks, votes, config=config)
-    if flagged is None:
-        return streaks
-    return _changed(streaks, suspect=starts_at_flags([_line(streaks, n) for n in range(len(streaks))], flagged))
+    return _as_streaks(found, difference.shape, images.unit, xp)
 
 
 def line_votes(streaks: Streaks, images: LineImages, factor: NoiseFactor | None = None) -> Votes:
@@ -290,12 +304,10 @@ def line_votes(streaks: Streaks, images: LineImages, factor: NoiseFactor | None 
     -------
     Votes
     """
-    factor = noise_factor(images) if factor is None else factor
-    lines = [
-        (_line(streaks, number), int(streaks.sign[number]), float(streaks.width[number]))
-        for number in range(len(streaks))
-    ]
-    return vote(lines, images, factor)
+    with using(images.signal):
+        factor = noise_factor(images) if factor is None else factor
+        lines = zip(_lines(streaks), streaks.sign.tolist(), streaks.width.tolist())
+        return vote(list(lines), images, factor)
 
 
 def with_votes(streaks: Streaks, votes: Sequence[Votes], *, config: StreakConfig | None = None) -> Streaks:
@@ -341,51 +353,41 @@ def streak_mask(streaks: Streaks, shape: tuple[int, int], *, which: Any = None, 
     if tuple(shape) != tuple(streaks.shape):
         raise ValueError(f"shape is {tuple(shape)} but the lines were found in {streaks.shape}; give that one")
     chosen = ~streaks.persistent if which is None else np.asarray(which)
-    numbers = np.arange(len(streaks))[chosen] if chosen.size else []
-    lines = [(_line(streaks, n, "mask_ends"), float(streaks.half_width[n])) for n in numbers]
-    return paint_lines(lines, streaks.shape, xp)
+    numbers = np.arange(len(streaks))[chosen].tolist() if chosen.size else []
+    lines = _lines(streaks, "mask_ends")
+    return paint_lines([(lines[n], float(streaks.half_width[n])) for n in numbers], streaks.shape, xp)
 
 
-def _check(
-    difference: Array,
-    variance: Array,
-    bad: Array,
-    flagged: Array | None,
-    psf_sigma: float,
-    *,
-    shape: tuple[int, ...] | None = None,
-) -> ModuleType:
-    """Module of the arrays, or an error."""
-    planes = {"difference": difference, "variance": variance, "bad": bad}
-    if flagged is not None:
-        planes["flagged"] = flagged
-    xp = array_module(**planes)
-    shape = difference.shape if shape is None else shape
+def _check(planes: dict[str, Array]) -> None:
+    """Raise unless the named planes, the difference first, belong together; those named bad... and flagged are bool."""
+    array_module(**planes)
+    shape = planes["difference"].shape
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"difference has shape {shape}; it must be (y, x), neither of them 0")
     for name, plane in planes.items():
         if plane.shape != shape:
-            raise ValueError(f"{name} has shape {plane.shape} but must have {tuple(shape)}, (y, x), as the difference")
-        check_dtype(name, plane, ("bool",) if name in ("bad", "flagged") else ("float32",))
-    if not (math.isfinite(psf_sigma) and psf_sigma > 0):
-        raise ValueError(f"psf_sigma must be finite and positive, got {psf_sigma!r}; give the PSF width in pixels")
-    return xp
+            raise ValueError(f"{name} has shape {plane.shape} but the difference has {shape}; both are (y, x)")
+        check_dtype(name, plane, ("bool",) if name.startswith(("bad", "flagged")) else ("float32",))
 
 
 def _as_streaks(found: list[Found], shape: tuple[int, int], noise: float, xp: ModuleType) -> Streaks:
     lines = [each.fit.line for each in found]
     centres = [((shape[0] if line.vertical else shape[1]) - 1) / 2 for line in lines]
     n = len(found)
+
+    def column(values: Any) -> np.ndarray:
+        return np.array(list(values), dtype=np.float64)
+
     return Streaks(
         ends=np.array([line.ends() for line in lines]).reshape(n, 2, 2),
         orientation=np.array(["v" if line.vertical else "h" for line in lines], dtype="<U1"),
-        slope=np.array([line.slope for line in lines], dtype=np.float64),
-        intercept=np.array([float(line.minor(c)) for line, c in zip(lines, centres)], dtype=np.float64),
-        length=np.array([line.length for line in lines], dtype=np.float64),
-        width=np.array([each.profile.width for each in found], dtype=np.float64),
-        half_width=np.array([each.profile.half_width for each in found], dtype=np.float64),
-        amplitude=np.array([each.fit.sign * each.profile.crest for each in found], dtype=np.float64),
-        z=np.array([each.fit.z for each in found], dtype=np.float64),
+        slope=column(line.slope for line in lines),
+        intercept=column(float(line.minor(c)) for line, c in zip(lines, centres)),
+        length=column(line.length for line in lines),
+        width=column(each.profile.width for each in found),
+        half_width=column(each.profile.half_width for each in found),
+        amplitude=column(each.fit.sign * each.profile.crest for each in found),
+        z=column(each.fit.z for each in found),
         sign=np.array([each.fit.sign for each in found], dtype=np.int64),
         persistent=np.zeros(n, dtype=bool),
         suspect=np.zeros(n, dtype=bool),
@@ -409,16 +411,17 @@ def _ragged(rows: list[np.ndarray], *, centred: bool) -> np.ndarray:
     return out
 
 
-def _line(streaks: Streaks, number: int, ends: str = "ends") -> Line:
-    points = getattr(streaks, ends)[number]
-    vertical = bool(streaks.orientation[number] == "v")
-    (first, start), (last, stop) = points[:, ::-1] if vertical else points
-    return Line(vertical, float(start), float(stop), float(first), float(last))
+def _lines(streaks: Streaks, ends: str = "ends") -> list[Line]:
+    lines = []
+    for orientation, points in zip(streaks.orientation.tolist(), getattr(streaks, ends).tolist()):
+        (first, start), (last, stop) = (point[::-1] if orientation == "v" else point for point in points)
+        lines.append(Line(orientation == "v", start, stop, first, last))
+    return lines
 
 
 def _changed(streaks: Streaks, **values: Any) -> Streaks:
     """A copy with other values, and the mask that goes with them."""
     new = Streaks(**{**vars(streaks), **values})
-    xp = array_module(streaks.mask)
-    new._set(mask=streak_mask(new, new.shape, xp=xp))
+    with using(streaks.mask):
+        new._set(mask=streak_mask(new, new.shape, xp=array_module(streaks.mask)))
     return new

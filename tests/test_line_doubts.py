@@ -1,0 +1,80 @@
+"""Lines that their surroundings make one doubt."""
+
+import numpy as np
+import pytest
+
+from gpucoadd.line_doubts import is_along_flags, is_bordered, starts_at_flags
+from gpucoadd.lines import Line
+
+SHAPE = (120, 200)
+
+
+def row(y, start=0.0, stop=199.0, slope=0.0):
+    return Line(False, start, stop, float(y), y + slope * (stop - start))
+
+
+@pytest.mark.parametrize(
+    ("line", "bordered"),
+    [
+        (row(5), True),
+        (row(6), False),
+        (row(114), True),
+        (row(113), False),
+        (row(2, slope=0.02), True),
+        (row(2, slope=0.2), False),
+        (Line(True, 0.0, 119.0, 3.0, 3.0), True),
+        (row(60), False),
+    ],
+)
+def test_borders_of_the_image(xp, line, bordered):
+    assert is_bordered(line, xp.asarray(np.ones(SHAPE, bool)), 5.5) is bordered
+
+
+def test_borders_of_the_data():
+    coverage = np.ones(SHAPE, bool)
+    coverage[:40] = False
+    assert is_bordered(row(44), coverage, 5.0) and not is_bordered(row(46), coverage, 5.0)
+    coverage[:40, 120:] = True  # now for 120 of 200 pixels
+    assert is_bordered(row(44), coverage, 5.0)
+    coverage[:40, 90:] = True
+    assert not is_bordered(row(44), coverage, 5.0)
+    gap = np.ones(SHAPE, bool)
+    gap[40:53] = False  # as far as one looks
+    assert is_bordered(row(36), gap, 5.0)
+    gap[40:49] = True
+    assert not is_bordered(row(36), gap, 5.0)
+
+
+def test_single_bad_pixels_are_no_border():
+    coverage = np.random.default_rng(1).random(SHAPE) > 0.1
+    assert not is_bordered(row(60), coverage, 5.0)
+
+
+def test_rows_along_flags(xp):
+    flagged = np.zeros(SHAPE, bool)
+    flagged[61, :50] = True
+    assert not is_along_flags(row(60), xp.asarray(flagged), 2.0)
+    flagged[61, 50] = True  # more than a quarter of 200
+    assert is_along_flags(row(60), xp.asarray(flagged), 2.0)
+    assert not is_along_flags(row(56), xp.asarray(flagged), 2.0)
+    assert not is_along_flags(row(60, slope=0.006), xp.asarray(flagged), 2.0)  # 0.3 degrees are 0.0052
+    assert is_along_flags(row(60, slope=0.005), xp.asarray(flagged), 2.0)
+    column = Line(True, 0.0, 119.0, 61.0, 61.0)
+    assert not is_along_flags(column, xp.asarray(flagged), 2.0)
+
+
+def test_ends_at_a_flagged_footprint(xp):
+    flagged = np.zeros(SHAPE, bool)
+    flagged[59:62, 79:82] = True  # about (60, 80)
+    lines = [row(60, 100.0, 199.0), row(60, 101.0, 199.0), row(40, 0.0, 80.0), row(30, 0.0, 80.0), row(60, 0.0, 199.0)]
+    assert starts_at_flags(lines, xp.asarray(flagged)).tolist() == [True, False, True, False, False]
+    flagged[60, 80] = False
+    assert not starts_at_flags(lines, xp.asarray(flagged)).any()
+    assert starts_at_flags([], xp.asarray(flagged)).shape == (0,)
+
+
+def test_footprints_are_seen_at_the_edge_only_where_they_are():
+    flagged = np.zeros(SHAPE, bool)
+    flagged[0:3, 0:3] = True
+    assert starts_at_flags([row(1, 10.0, 199.0)], flagged).tolist() == [True]
+    assert starts_at_flags([row(119, 10.0, 199.0)], flagged).tolist() == [False]

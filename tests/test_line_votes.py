@@ -1,0 +1,68 @@
+"""Lines that come back."""
+
+import numpy as np
+from numpy.testing import assert_allclose
+from trails import light, noise, planes
+
+from gpucoadd.line_images import NoiseFactor, noise_factor, streak_images
+from gpucoadd.line_votes import Votes, is_persistent, vote
+from gpucoadd.lines import Line
+
+SHAPE = (160, 200)
+LINE = Line(False, -0.5, 199.5, 40.0, 110.0)
+WHITE = NoiseFactor(np.ones(96))
+
+
+def one(z, weight=1.0):
+    return Votes(np.atleast_1d(np.asarray(z, float)), np.broadcast_to(np.asarray(weight, float), np.shape([z])))
+
+
+def epoch(crest, moved=0.0, bad=None, xp=np, seed=5):
+    trail = light(SHAPE, *LINE.moved(moved, moved).ends(), crest=crest, width=2.0)
+    return streak_images(*planes(noise(SHAPE, seed) + trail, bad=bad, xp=xp), mesh=0)
+
+
+def test_significance_of_a_known_line(xp):
+    ideal = np.sqrt((light(SHAPE, *LINE.ends(), crest=1.0, width=2.0).astype(float) ** 2).sum())
+    votes = vote([(LINE, 1, 2.0), (LINE, -1, 2.0)], epoch(1.0, xp=xp), WHITE)
+    # Unit noise, of which the largest of some shifts and widths is taken; the clip costs a little.
+    assert_allclose(votes.z[0], ideal, atol=4)
+    assert votes.z[1] < 3
+    assert_allclose(votes.weight, 1)
+    assert_allclose(vote([(LINE, 1, 2.0)], epoch(1.0, xp=xp), NoiseFactor(np.full(96, 4.0))).z, votes.z[:1] / 2)
+
+
+def test_lines_may_move_by_two_pixels():
+    near, far = (vote([(LINE, 1, 1.0)], epoch(1.0, moved), WHITE).z[0] for moved in (2.0, 8.0))
+    assert near > 0.9 * vote([(LINE, 1, 1.0)], epoch(1.0), WHITE).z[0] and far < 4
+
+
+def test_weight_is_the_share_of_pixels_that_are_there():
+    bad = np.zeros(SHAPE, bool)
+    bad[:, 60:] = True
+    images = epoch(1.0, bad=bad)
+    assert_allclose(vote([(LINE, 1, 2.0)], images, noise_factor(images)).weight, 0.3, atol=0.01)
+    nothing = vote([(LINE, 1, 2.0)], epoch(1.0, bad=np.ones(SHAPE, bool)), WHITE)
+    assert nothing.z[0] == 0 and nothing.weight[0] == 0
+
+
+def test_rule():
+    z = np.array([20.0])
+    seen, unseen = one(8.1), one(8.0)  # 0.4 of 20
+    assert not is_persistent(z, [], persistence=2)
+    assert not is_persistent(z, [seen] + 4 * [unseen], persistence=2)
+    assert is_persistent(z, 2 * [seen] + 3 * [unseen], persistence=2)
+    assert is_persistent(z, 3 * [seen] + 3 * [unseen], persistence=3)
+    assert not is_persistent(z, 2 * [seen] + 3 * [unseen], persistence=3)
+    # One of at most three other epochs is enough.
+    assert is_persistent(z, [seen] + 2 * [unseen], persistence=2)
+    # No epoch is asked that has less than half of the line.
+    assert not is_persistent(z, [one(9, 0.49), *4 * [unseen], seen], persistence=2)
+    assert is_persistent(z, [one(9, 0.5), *4 * [unseen], seen], persistence=2)
+    assert is_persistent(z, [seen, *4 * [one(0, 0.4)]], persistence=2)
+
+
+def test_faint_lines_need_some_significance():
+    z = np.array([6.0, 6.0])
+    votes = 2 * [Votes(np.array([3.5, 3.51]), np.ones(2))] + 2 * [Votes(np.zeros(2), np.ones(2))]
+    assert is_persistent(z, votes, persistence=2).tolist() == [False, True]
