@@ -15,6 +15,8 @@ _OFFSETS = (-2, -1, 0, 1, 2)  # pixels by which a line may move from epoch to ep
 _LEAST_Z, _LEAST_SHARE_OF_Z = 3.5, 0.4
 _LEAST_WEIGHT = 0.5
 _FEW = 3  # other epochs, of which one is enough
+_FAINT_Z, _FAINT_SHARE_OF_Z = 2.5, 0.2
+_COMMON, _LEAST_COMMON = 1 / 3, 3  # of the other epochs, if a line is faint there
 
 
 class Votes(NamedTuple):
@@ -59,10 +61,28 @@ def _z(strip: Strip, line: Line, by: int, sign: int, width: float, factor: Noise
 
 
 def is_persistent(z: np.ndarray, votes: list[Votes], *, persistence: int) -> np.ndarray:
-    """Which lines, of significance `z` (n,), are seen in so many other epochs; (n,) bool."""
+    """
+    Which lines come back: are seen in enough other epochs, or, however faintly, in a third of them.
+
+    Parameters
+    ----------
+    z : numpy.ndarray, shape (n,)
+        Significance of the lines in their own epoch.
+    votes : list of Votes
+        One per other epoch.
+    persistence : int
+        How many other epochs are enough, if there are more than three.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n,), bool
+    """
     if not votes:
         return np.zeros(len(z), dtype=bool)
     may = np.stack([each.weight >= _LEAST_WEIGHT for each in votes])
-    seen = may & np.stack([each.z > np.maximum(_LEAST_Z, _LEAST_SHARE_OF_Z * z) for each in votes])
-    needed = np.where(may.sum(axis=0) <= _FEW, 1, persistence)
-    return seen.sum(axis=0) >= needed
+    there = np.stack([each.z for each in votes])
+    n_voters = may.sum(axis=0)
+    n_seen = (may & (there > np.maximum(_LEAST_Z, _LEAST_SHARE_OF_Z * z))).sum(axis=0)
+    n_faint = (may & (there > np.maximum(_FAINT_Z, _FAINT_SHARE_OF_Z * z))).sum(axis=0)
+    is_seen = n_seen >= np.where(n_voters <= _FEW, 1, persistence)
+    return is_seen | (n_faint >= np.maximum(_LEAST_COMMON, _COMMON * n_voters))

@@ -25,6 +25,9 @@ _LOOKS = 12  # at candidates, in one round
 _SAME = 20  # bins
 _REMOVED = 3.5  # widths
 _MORE_ALONG_FLAGS = 2.0  # significance that rows and columns of flagged pixels need beyond the threshold
+_WIDEST = 6.0  # of a trail's Gaussian sigma, in those of the PSF: what is wider is background
+# So many lines that barely pass are the noise of an image that has stripes, whatever the threshold was made for.
+_BARELY, _CROWD = 2.0, 3
 _NARROW_PSF, _SMALL_IMAGE = 2.4, 1024
 
 
@@ -103,11 +106,13 @@ def search(
             line = Found(fit, profile, masked)
             _remove(images, line, config.mesh)
             removed = True
-            if not is_bordered(fit.line, coverage, profile.half_width):
+            is_wide = max(fit.width, profile.width) > _WIDEST * psf_sigma
+            if not (is_wide or is_bordered(fit.line, coverage, profile.half_width)):
                 found.append(line)
         if not removed:
             break
-    return found
+    clear = [line for line in found if line.fit.z >= needed + _BARELY]
+    return clear if len(found) - len(clear) >= _CROWD else found
 
 
 def _is_line(fit: Fit, needed: float, config: StreakConfig, flagged: Array | None) -> bool:

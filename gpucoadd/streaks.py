@@ -139,7 +139,7 @@ class Streaks(Frozen):
         -------
         numpy.ndarray, shape (n,), int64
         """
-        line = _line(self, number)
+        line = _lines(self)[number]
         if across:
             line = line.between(-0.5, (self.shape[0] if line.vertical else self.shape[1]) - 0.5)
         return mask_pixels(line, half_width, self.shape)

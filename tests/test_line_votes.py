@@ -48,7 +48,8 @@ def test_weight_is_the_share_of_pixels_that_are_there():
 
 def test_rule():
     z = np.array([20.0])
-    seen, unseen = one(8.1), one(8.0)  # 0.4 of 20
+    seen, unseen = one(8.1), one(4.0)  # above 0.4 of 20, and not above 0.2 of it
+    assert not is_persistent(z, [one(8.0), *4 * [unseen]], persistence=1)
     assert not is_persistent(z, [], persistence=2)
     assert not is_persistent(z, [seen] + 4 * [unseen], persistence=2)
     assert is_persistent(z, 2 * [seen] + 3 * [unseen], persistence=2)
@@ -66,3 +67,14 @@ def test_faint_lines_need_some_significance():
     z = np.array([6.0, 6.0])
     votes = 2 * [Votes(np.array([3.5, 3.51]), np.ones(2))] + 2 * [Votes(np.zeros(2), np.ones(2))]
     assert is_persistent(z, votes, persistence=2).tolist() == [False, True]
+
+
+def test_faint_lines_in_a_third_of_the_epochs_are_enough():
+    z = np.array([10.0])
+    faint, unseen = one(2.6), one(2.5)
+    assert is_persistent(z, 3 * [faint] + 6 * [unseen], persistence=2)
+    assert not is_persistent(z, 3 * [faint] + 7 * [unseen], persistence=2)
+    assert not is_persistent(z, 2 * [faint] + 2 * [unseen], persistence=2)  # three at least
+    assert is_persistent(z, 3 * [faint] + 6 * [unseen] + 9 * [one(0.0, 0.4)], persistence=2)
+    # Beside a bright line, others have to be a fifth as significant.
+    assert not is_persistent(np.array([13.1]), 9 * [faint], persistence=2)
