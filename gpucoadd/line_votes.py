@@ -9,7 +9,7 @@ import numpy as np
 
 from .line_fits import FILTERS, filtered
 from .line_images import LineImages, NoiseFactor
-from .lines import Line, Strip, on_segment, take_strip
+from .lines import NEAR_AXIS, Line, Strip, on_segment, take_strip
 
 _OFFSETS = (-2, -1, 0, 1, 2)  # pixels by which a line may move from epoch to epoch
 _LEAST_Z, _LEAST_SHARE_OF_Z = 3.5, 0.4
@@ -60,14 +60,16 @@ def _z(strip: Strip, line: Line, by: int, sign: int, width: float, factor: Noise
     return best
 
 
-def is_persistent(z: np.ndarray, votes: list[Votes], *, persistence: int) -> np.ndarray:
+def is_persistent(z: np.ndarray, slope: np.ndarray, votes: list[Votes], *, persistence: int) -> np.ndarray:
     """
     Which lines come back: are seen in enough other epochs, or, however faintly, in a third of them.
 
+    For lines within two degrees of a row or a column one other epoch is enough.
+
     Parameters
     ----------
-    z : numpy.ndarray, shape (n,)
-        Significance of the lines in their own epoch.
+    z, slope : numpy.ndarray, shape (n,)
+        Significance of the lines in their own epoch; change of the minor coordinate along the major one.
     votes : list of Votes
         One per other epoch.
     persistence : int
@@ -84,5 +86,5 @@ def is_persistent(z: np.ndarray, votes: list[Votes], *, persistence: int) -> np.
     n_voters = may.sum(axis=0)
     n_seen = (may & (there > np.maximum(_LEAST_Z, _LEAST_SHARE_OF_Z * z))).sum(axis=0)
     n_faint = (may & (there > np.maximum(_FAINT_Z, _FAINT_SHARE_OF_Z * z))).sum(axis=0)
-    is_seen = n_seen >= np.where(n_voters <= _FEW, 1, persistence)
+    is_seen = n_seen >= np.where((n_voters <= _FEW) | (np.abs(slope) <= NEAR_AXIS), 1, persistence)
     return is_seen | (n_faint >= np.maximum(_LEAST_COMMON, _COMMON * n_voters))

@@ -9,6 +9,9 @@ import numpy as np
 
 from .backend import Array, array_module, to_host
 
+# Slope up to which a line may be a row or a column of a detector that is turned a little. Detectors are full of these.
+NEAR_AXIS = math.tan(math.radians(2.0))
+
 
 class Line(NamedTuple):
     """

@@ -13,7 +13,7 @@ from .line_doubts import is_along_flags, is_bordered
 from .line_fits import Fit, is_accepted, refine_line
 from .line_images import LineImages, noise_factor, subtract_background
 from .line_masks import Profile, extended, line_profile, mask_pixels
-from .lines import Line
+from .lines import NEAR_AXIS, Line
 from .streak_config import StreakConfig
 
 # Independent lines, lengths and widths per pixel: with it, 1500 differences of noise, stars, gaps and cosmic rays had as
@@ -24,7 +24,7 @@ _MAX_ROUNDS = 6
 _LOOKS = 12  # at candidates, in one round
 _SAME = 20  # bins
 _REMOVED = 3.5  # widths
-_MORE_ALONG_FLAGS = 2.0  # significance that rows and columns of flagged pixels need beyond the threshold
+_MORE_NEAR_AXIS, _MORE_ALONG_FLAGS = 1.0, 2.0  # significance that rows and columns need beyond the threshold
 _WIDEST = 6.0  # of a trail's Gaussian sigma, in those of the PSF: what is wider is background
 # So many lines that barely pass are the noise of an image that has stripes, whatever the threshold was made for.
 _BARELY, _CROWD = 2.0, 3
@@ -117,6 +117,8 @@ def search(
 
 def _is_line(fit: Fit, needed: float, config: StreakConfig, flagged: Array | None) -> bool:
     if not is_accepted(fit, threshold=needed, spread=config.spread, min_length=config.min_length):
+        return False
+    if abs(fit.line.slope) <= NEAR_AXIS and fit.z < needed + _MORE_NEAR_AXIS:
         return False
     if flagged is None or fit.z >= needed + _MORE_ALONG_FLAGS:
         return True

@@ -323,7 +323,7 @@ def with_votes(streaks: Streaks, votes: Sequence[Votes], *, config: StreakConfig
         For `persistence`.
     """
     config = StreakConfig() if config is None else config
-    persistent = is_persistent(streaks.z, list(votes), persistence=config.persistence)
+    persistent = is_persistent(streaks.z, streaks.slope, list(votes), persistence=config.persistence)
     return _changed(streaks, persistent=persistent, voters=len(votes))
 
 

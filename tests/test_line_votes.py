@@ -4,13 +4,18 @@ import numpy as np
 from numpy.testing import assert_allclose
 from trails import light, noise, planes
 
+from gpucoadd import line_votes
 from gpucoadd.line_images import NoiseFactor, noise_factor, streak_images
-from gpucoadd.line_votes import Votes, is_persistent, vote
+from gpucoadd.line_votes import Votes, vote
 from gpucoadd.lines import Line
 
 SHAPE = (160, 200)
 LINE = Line(False, -0.5, 199.5, 40.0, 110.0)
 WHITE = NoiseFactor(np.ones(96))
+
+
+def is_persistent(z, votes, *, persistence, slope=0.5):
+    return line_votes.is_persistent(z, np.full(len(z), slope), votes, persistence=persistence)
 
 
 def one(z, weight=1.0):
@@ -78,3 +83,12 @@ def test_faint_lines_in_a_third_of_the_epochs_are_enough():
     assert is_persistent(z, 3 * [faint] + 6 * [unseen] + 9 * [one(0.0, 0.4)], persistence=2)
     # Beside a bright line, others have to be a fifth as significant.
     assert not is_persistent(np.array([13.1]), 9 * [faint], persistence=2)
+
+
+def test_near_rows_and_columns_one_other_epoch_is_enough():
+    votes = [one(4.1), *5 * [one(0.0)]]
+    for slope in (0.0, 0.0349, -0.0349):
+        assert is_persistent(np.array([10.0]), votes, persistence=2, slope=slope)
+    for slope in (0.035, -0.035):
+        assert not is_persistent(np.array([10.0]), votes, persistence=2, slope=slope)
+    assert not is_persistent(np.array([10.0]), [one(3.9), *5 * [one(0.0)]], persistence=2, slope=0.0)
