@@ -23,7 +23,10 @@ _LARGEST_WEIGHT = 2.0  # of a pixel, as the ratio of the median sigma to its own
 _SAMPLES = 1 << 20  # enough for a median that is off by a thousandth of a sigma
 _MESH_SHARE = 0.25  # of a mesh that must be good
 _N_RINGS = 96
-_RING_SAMPLES, _LEAST_SAMPLES = 4096, 100
+_RING_SAMPLES = 4096
+_FEW_MODES = 4000  # frequencies of the innermost rings, which are too few one by one
+_RING_DOUBT = 4.0  # errors by which a ring may be off
+_MEDIAN_ERROR = 1 / math.log(2)  # of one frequency's power, relative to the median of many
 _TILE = 1024  # pixels along an axis that the noise is measured on
 
 
@@ -219,7 +222,30 @@ def noise_factor(images: LineImages) -> NoiseFactor:
     samples = [_ring_power(images, part).take(index) for part in _parts(images.signal.shape, shape)]
     medians, _ = primitives.quantiles(xp.concatenate(samples, axis=1), (0.5,))
     power = to_host(medians).ravel() / math.log(2)
-    return NoiseFactor(power)
+    n_modes = len(samples) * np.count_nonzero(_ring_pixels(shape) < shape[0] * (shape[1] // 2 + 1), axis=1)
+    return NoiseFactor(_smooth_inside(power, n_modes))
+
+
+def _smooth_inside(power: np.ndarray, n_modes: np.ndarray) -> np.ndarray:
+    """
+    Power in rings of `n_modes` frequencies, that of the innermost ones replaced by a Gaussian fitted to them.
+
+    Ring by ring they would scatter by a third, and wide lines see nothing else. A ring far from the Gaussian stays
+    where it is, and rings without a frequency, in small images, are interpolated.
+    """
+    rings = np.arange(_N_RINGS)
+    known = np.isfinite(power) & (power > 0)
+    if not known.any():
+        return power
+    inside = known & (np.cumsum(n_modes) - n_modes < _FEW_MODES)
+    smooth = power.copy()
+    if inside.sum() > 2:
+        error = _MEDIAN_ERROR / np.sqrt(n_modes[inside])
+        square, measured = (rings[inside] + 0.5) ** 2, np.log(power[inside])
+        fit = np.polyval(np.polyfit(square, measured, 1, w=1 / error), square)
+        apart = measured - fit
+        smooth[inside] = np.exp(fit + apart * apart**4 / (apart**4 + (_RING_DOUBT * error) ** 4))
+    return np.interp(rings, rings[known], smooth[known])
 
 
 def _parts(shape: tuple[int, ...], size: tuple[int, ...]) -> list[tuple[slice, slice]]:
@@ -242,11 +268,7 @@ def _ring_power(images: LineImages, part: tuple[slice, slice]) -> Array:
 
 @functools.lru_cache(maxsize=8)
 def _ring_pixels(shape: tuple[int, int]) -> np.ndarray:
-    """
-    Flat indices (ring, n) into the half plane of frequencies; the index behind its end where a ring has fewer.
-
-    Rings with few frequencies have some of their neighbours', too.
-    """
+    """Flat indices (ring, n) into the half plane of frequencies; the index behind its end where a ring has fewer."""
     y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
     twice = (y < 0) & ((x == 0) | (x == 0.5))  # conjugates of others in these columns
     frequency = np.where(twice, np.inf, np.hypot(y, x)).ravel()
@@ -254,11 +276,7 @@ def _ring_pixels(shape: tuple[int, int]) -> np.ndarray:
     order = np.argsort(frequency, kind="stable")
     ordered = frequency[order]
     edges = np.searchsorted(ordered, 0.5 * np.arange(_N_RINGS + 1) / _N_RINGS)
-    rings = []
-    for low, high in itertools.pairwise(edges.tolist()):
-        more = max(0, _LEAST_SAMPLES - (high - low))
-        low = max(0, min(low - more // 2, low))
-        rings.append(order[low : max(high, min(low + _LEAST_SAMPLES, edges[-1]))])
+    rings = [order[low:high] for low, high in itertools.pairwise(edges.tolist())]
     rings = [ring[:: max(1, math.ceil(len(ring) / _RING_SAMPLES))] for ring in rings]
     pixels = np.full((_N_RINGS, max(map(len, rings))), frequency.size, np.int32)
     for row, ring in zip(pixels, rings):
