@@ -87,4 +87,4 @@ def is_persistent(z: np.ndarray, slope: np.ndarray, votes: list[Votes], *, persi
     n_seen = (may & (there > np.maximum(_LEAST_Z, _LEAST_SHARE_OF_Z * z))).sum(axis=0)
     n_faint = (may & (there > np.maximum(_FAINT_Z, _FAINT_SHARE_OF_Z * z))).sum(axis=0)
     is_seen = n_seen >= np.where((n_voters <= _FEW) | (np.abs(slope) <= NEAR_AXIS), 1, persistence)
-    return is_seen | (n_faint >= np.maximum(_LEAST_COMMON, _COMMON * n_voters))
+    return is_seen | (n_faint >= np.maximum(max(_LEAST_COMMON, persistence), _COMMON * n_voters))
