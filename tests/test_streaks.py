@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from trails import light, noise, planes
 
 import gpucoadd
-from gpucoadd import StreakConfig, find_streaks, to_host
+from gpucoadd import StreakConfig, find_streaks, streak_search, to_host
+from gpucoadd.line_candidates import Candidate
 from gpucoadd.streak_search import search, threshold
 from gpucoadd.streaks import line_votes, noise_factor, streak_images, streak_mask, with_votes
 
@@ -102,6 +103,24 @@ def test_neighbours_are_found_one_after_the_other():
     assert sorted(round(off(streaks, n, FAINT), -1) for n in range(2)) == [0, 20]
 
 
+def test_rounds_go_on_while_they_find_lines(monkeypatch):
+    monkeypatch.setattr(streak_search, "_LOOKS", 1)
+    difference = noise(SHAPE) + trail(crest=3) + trail(CROSSING, crest=2)
+    assert len(find(difference)) == 2
+    monkeypatch.setattr(streak_search, "_MAX_ROUNDS", 1)
+    assert len(find(difference)) == 1
+
+
+def test_candidates_of_one_line():
+    one = Candidate(9.0, 1, ((10.0, 0.0), (30.0, 200.0)), 4.0)
+    near = one._replace(ends=((22.0, 5.0), (42.0, 195.0)))
+    same = streak_search._same
+    assert same(one, near, 13.0) and not same(one, near, 12.9)
+    assert same(one, near._replace(ends=near.ends[::-1]), 13.0)
+    assert not same(one, near._replace(sign=-1), 13.0)
+    assert not same(one, near._replace(ends=(near.ends[0], (90.0, 195.0))), 13.0)
+
+
 def test_lines_that_are_removed_leave_nothing():
     given = planes(noise(SHAPE) + trail(crest=20))
     images = streak_images(*given, mesh=0)
@@ -147,6 +166,7 @@ def test_short_trails_keep_their_ends():
     assert_allclose(streaks.ends[0][order], ends, atol=16)
     beyond = np.hypot(*(streaks.mask_ends[0] - streaks.ends[0]).T)
     assert_allclose(beyond, 32, atol=2)
+    assert_array_equal(streak_mask(streaks, SHAPE), streaks.mask)
 
 
 # ---------------------------------------------------------------------------------------
