@@ -19,7 +19,7 @@ BOXES = (1, 2, 4, 8, 16)  # widths in bins
 _FILLED = 0.5  # of a box's weight that must be there
 _KEPT = 48  # tiles of one direction, length and sign
 _SAMPLES = 1 << 15  # for the quartiles of significance
-_CHUNK = 1 << 18  # pixels that are searched at once on the host, so that they stay in its caches
+_CHUNK, _DEVICE_CHUNK = 1 << 18, 1 << 24  # sums that are searched at once; those on the host stay in its caches
 _LOWER_QUARTILE = 0.6745  # of a Gaussian, below its median, in sigmas
 _SIGNS = {"positive": (1,), "negative": (-1,), "both": (1, -1)}
 
@@ -63,8 +63,8 @@ def candidates(
 
     Notes
     -----
-    Waits for the device once. Memory: eight bytes for each of twice ``n (n + y)``, and a third of it to search in,
-    where n and y are the columns and rows of the binned images.
+    Waits for the device once. Memory: 16 bytes for each of ``n (n + y)`` sums, where n is the larger side of the binned
+    image, filled up, and y the other, and 28 for each that is searched at once.
     """
     xp = array_module(images.signal)
     binned = xp.stack([_binned(plane, bin) for plane in (images.signal, images.weight)])
@@ -136,7 +136,7 @@ def _tile_extremes(rows: Array, floors: list[Array], tile: tuple[int, int], sign
     """
     xp = array_module(rows)
     n_rows, n_starts = rows.shape[1:]
-    chunk = n_rows if not is_host(xp) else max(1, _CHUNK // (n_starts * tile[0])) * tile[0]
+    chunk = max(1, (_CHUNK if is_host(xp) else _DEVICE_CHUNK) // (n_starts * tile[0])) * tile[0]
     step = max(1, min(tile[0], n_rows * n_starts // _SAMPLES))
     extremes: dict[tuple[int, int], list[Array]] = {}
     samples: list[list[Array]] = [[] for _ in BOXES]

@@ -240,8 +240,11 @@ def find_streaks(
 
     Notes
     -----
-    The images are searched where they live; the device is waited for a few times for each round and each line that is
-    looked at. Lines are refined on the host.
+    The images are searched where they live. A device is waited for once for each search of the whole image, and some
+    five times for each of the lines looked at, at most 12 in a search: their pixels come to the host, where they are
+    refined. At most 6 searches; the second is made only if the first found something.
+
+    Memory beside the arguments: 17 bytes per pixel of a 4096 x 4096 image, 290 MB, and 36 of a 512 x 512 one.
 
     Examples
     --------

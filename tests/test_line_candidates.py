@@ -9,6 +9,7 @@ from trails import light, noise, planes
 from gpucoadd import to_host
 from gpucoadd.line_candidates import BOXES, candidates
 from gpucoadd.line_images import LineImages, streak_images
+from gpucoadd.line_sums import line_rows
 
 SHAPE = (150, 180)
 ENDS = {
@@ -52,6 +53,25 @@ def test_candidates_are_those_of_numpy(xp):
         assert to_host(images[1][plane]).tobytes() == images[0][plane].tobytes()
     here, there = (candidates(each, **options) for each in images)
     assert len(here) > 20 and here == there
+
+
+@pytest.mark.parametrize("bin", [1, 2])
+@pytest.mark.parametrize("turn", range(4))
+def test_places_are_exact(turn, bin):
+    """A path of the transform itself, in each of the four directions in which it is drawn."""
+    rows = 20 + np.array(line_rows(64, 37))
+    plane = np.zeros((90, 64), np.float32)
+    plane[rows, np.arange(64)] = 5
+    plane += np.random.default_rng(3).normal(size=plane.shape).astype(np.float32)
+    first, last = (20.0, 0.0), (57.0, 63.0)
+    if turn % 2:
+        plane, first, last = plane[::-1], (89 - first[0], first[1]), (89 - last[0], last[1])
+    if turn >= 2:
+        plane, first, last = plane.T, first[::-1], last[::-1]
+    signal = np.kron(plane, np.ones((bin, bin), np.float32))
+    found = candidates(LineImages(signal, np.ones_like(signal), 1.0, 1.0), bin=bin, min_length=64 * bin, threshold=9)
+    assert found[0].width == bin
+    assert found[0].ends == tuple(tuple(bin * c + (bin - 1) / 2 for c in end) for end in (first, last))
 
 
 def test_signs_and_threshold():

@@ -68,6 +68,8 @@ def test_ends_at_a_flagged_footprint(xp):
     flagged[59:62, 79:82] = True  # about (60, 80)
     lines = [row(60, 100.0, 199.0), row(60, 101.0, 199.0), row(40, 0.0, 80.0), row(30, 0.0, 80.0), row(60, 0.0, 199.0)]
     assert starts_at_flags(lines, xp.asarray(flagged)).tolist() == [True, False, True, False, False]
+    beside = [row(75, 95.0, 199.0), row(74, 94.0, 199.0)]  # 21.2 and 19.8 pixels away
+    assert starts_at_flags(beside, xp.asarray(flagged)).tolist() == [False, True]
     flagged[60, 80] = False
     assert not starts_at_flags(lines, xp.asarray(flagged)).any()
     assert starts_at_flags([], xp.asarray(flagged)).shape == (0,)

@@ -54,6 +54,16 @@ def test_grows_from_a_block_over_a_gap_and_ends_where_the_light_does():
     assert_allclose(fit.seen, (160 - 30) * fit.line.stretch, atol=20)
 
 
+def test_a_tilted_piece_finds_the_whole():
+    """Which the line through the piece misses by many widths: longer segments are tried with ends of their own."""
+    ends = (30, 0), (120, 259)
+    piece = line_of(Candidate(9.0, 1, ends, 4.0)).between(100, 148).moved(3.0, -3.0)
+    seed = Candidate(9.0, 1, ((piece.first, piece.start), (piece.last, piece.stop)), 4.0)
+    trail = light(SHAPE, *ends, crest=0.35, width=2.0)
+    found, best = (refined(noise(SHAPE, 3) + trail, each) for each in (seed, Candidate(9.0, 1, ends, 4.0)))
+    assert found.z > best.z - 0.5
+
+
 def test_a_faint_end_near_the_border_goes_on_to_it():
     trail = light(SHAPE, (100, 0), (100, 259), crest=0.5, width=2.0)
     trail[:, 235:] = 0

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from trails import light, noise, planes
 
 from gpucoadd import to_host
-from gpucoadd.line_images import LineImages, noise_factor, streak_images, subtract_background
+from gpucoadd.line_images import LineImages, _mesh_sums, noise_factor, streak_images, subtract_background
 
 
 def images_of(*arrays, **options):
@@ -70,6 +70,25 @@ def test_meshes_without_pixels_take_their_neighbours_level(xp):
     images = LineImages(xp.asarray(difference), xp.asarray(weight), 1.0, 1.0)
     subtract_background(images, mesh=64)
     assert_allclose(to_host(images.signal), 0, atol=1e-6)
+
+
+def test_meshes_with_few_pixels_have_no_level(xp):
+    signal, weight = np.zeros((256, 256), np.float32), np.zeros((256, 256), np.float32)
+    signal[::64, ::64], weight[::64, ::64] = 300, 1
+    signal[192:, 192:], weight[192:, 192:] = 3, 1
+    images = LineImages(xp.asarray(signal), xp.asarray(weight), 1.0, 1.0)
+    subtract_background(images, mesh=64)
+    assert_allclose(to_host(images.signal)[200:, 200:], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "sides"), [((10, 12), [5, 4]), ((23, 17), [7, 6]), ((9, 9), [9, 1])])
+def test_mesh_sums(xp, shape, sides):
+    plane = np.random.default_rng(1).integers(-99, 99, shape).astype(np.float32)
+    expected = [
+        [plane[y : y + sides[0], x : x + sides[1]].sum() for x in range(0, shape[1], sides[1])]
+        for y in range(0, shape[0], sides[0])
+    ]
+    assert_array_equal(to_host(_mesh_sums(xp.asarray(plane), sides)), expected)
 
 
 @pytest.mark.parametrize("shape", [(130, 131), (128, 300), (257, 129)])

@@ -8,7 +8,7 @@ from trails import light, noise, planes
 from gpucoadd import to_host
 from gpucoadd.line_fits import Fit
 from gpucoadd.line_images import streak_images
-from gpucoadd.line_masks import extended, line_profile, mask_pixels, paint_lines
+from gpucoadd.line_masks import _with_wings, extended, line_profile, mask_pixels, paint_lines
 from gpucoadd.lines import Line
 
 SHAPE = (220, 300)
@@ -56,6 +56,19 @@ def test_wings_widen_the_mask():
     assert 12 < wide.half_width < 20 and wide.half_width > narrow.half_width + 3
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "reach"),
+    [(0.2, 0.05, 8.5), (0.2, 0.07, 4.2), (0.1, 0.01, 4.2), (0.11, 0.01, 8.5)],
+)
+def test_wings_must_be_brighter_than_the_level_and_their_errors(values, error, reach):
+    place = np.arange(-12, 13)
+    profile = np.where(abs(place) <= 8, values, 0.0)
+    profile[place == 11] = 9.0  # beyond a faint bin, not part of the wings
+    for side in (place <= 0, place >= 0):
+        one_sided = np.where(side | (abs(place) > 8), profile, 0.0)
+        assert _with_wings(place, one_sided, np.full(25, error), 4.2, 0.1) == reach
+
+
 def test_a_star_on_the_line_hardly_matters():
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     star = 500 * np.exp(-((y - 108) ** 2 + (x - 160) ** 2) / 8)
@@ -92,6 +105,12 @@ def test_masks_have_the_pixels_within_the_half_width(xp, vertical):
     distance = abs(minor - (30.2 + (major - 20) * 65.5 / 130.3)) / np.hypot(1, 65.5 / 130.3)
     assert_array_equal(mask, (distance <= 4.5) & (major >= 20) & (major <= 150.3))
     assert_array_equal(np.flatnonzero(mask), np.sort(mask_pixels(line, 4.5, SHAPE)))
+
+
+def test_pixels_at_the_half_width_are_masked(xp):
+    mask = to_host(paint_lines([(Line(False, 10.0, 20.0, 50.0, 50.0), 3.0)], SHAPE, xp))
+    assert_array_equal(np.flatnonzero(mask.any(axis=1)), np.arange(47, 54))
+    assert_array_equal(np.flatnonzero(mask.any(axis=0)), np.arange(10, 21))
 
 
 def test_masks_of_lines_that_leave_the_image(xp):

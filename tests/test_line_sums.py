@@ -65,6 +65,13 @@ def test_paths_ascend_evenly(length):
         assert abs(rows - displacement * straight).max() <= 0.5 + 0.5 * np.log2(length)
 
 
+@pytest.mark.parametrize("length", range(8, 16))
+def test_the_first_columns_are_the_straight_line_rounded(length):
+    for displacement in range(length):
+        expected = [int(displacement * column / (length - 1) + 0.5 + 1e-9) for column in range(length)]
+        assert line_rows(length, displacement) == expected
+
+
 @pytest.mark.parametrize(
     ("n_columns", "expected"),
     [(1, (8, 0)), (8, (8, 0)), (15, (15, 0)), (16, (8, 1)), (31, (8, 2)), (1024, (8, 7)), (2100, (9, 8))],

@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from trails import light, noise, planes
 
 import gpucoadd
-from gpucoadd import StreakConfig, find_streaks, to_host
-from gpucoadd.streak_search import threshold
+from gpucoadd import StreakConfig, find_streaks, streak_search, to_host
+from gpucoadd.line_candidates import Candidate
+from gpucoadd.streak_search import search, threshold
 from gpucoadd.streaks import line_votes, noise_factor, streak_images, streak_mask, with_votes
 
 SHAPE = (220, 260)
@@ -85,12 +86,48 @@ def test_one_trail_under_another_is_found_when_that_is_gone(xp):
 
 
 @pytest.mark.parametrize("crest", [10, -50, 300])
-def test_bright_trails_have_no_dark_flanks(crest):
+@pytest.mark.parametrize("mesh", [64, 128])
+def test_bright_trails_have_no_dark_flanks(crest, mesh):
     """The background of meshes is raised by the trail, and lowers what is beside it, until the trail is taken out."""
     shape = (400, 420)
-    difference = noise(shape, 1, 1.77) + light(shape, (40, 0), (300, 419), crest=crest, width=2.6)
-    streaks = find(difference, psf_sigma=2.6, mesh=64)
+    difference = noise(shape) + light(shape, (40, 0), (300, 419), crest=crest, width=2.0)
+    streaks = find(difference, mesh=mesh)
     assert len(streaks) == 1 and streaks.sign[0] == np.sign(crest)
+
+
+def test_neighbours_are_found_one_after_the_other():
+    """Candidates next to one that was looked at wait for the next round."""
+    beside = tuple((y + 22, x) for y, x in FAINT)
+    streaks = find(noise(SHAPE) + trail(crest=3) + trail(beside, crest=2))
+    assert len(streaks) == 2
+    assert sorted(round(off(streaks, n, FAINT), -1) for n in range(2)) == [0, 20]
+
+
+def test_rounds_go_on_while_they_find_lines(monkeypatch):
+    monkeypatch.setattr(streak_search, "_LOOKS", 1)
+    difference = noise(SHAPE) + trail(crest=3) + trail(CROSSING, crest=2)
+    assert len(find(difference)) == 2
+    monkeypatch.setattr(streak_search, "_MAX_ROUNDS", 1)
+    assert len(find(difference)) == 1
+
+
+def test_candidates_of_one_line():
+    one = Candidate(9.0, 1, ((10.0, 0.0), (30.0, 200.0)), 4.0)
+    near = one._replace(ends=((22.0, 5.0), (42.0, 195.0)))
+    same = streak_search._same
+    assert same(one, near, 13.0) and not same(one, near, 12.9)
+    assert same(one, near._replace(ends=near.ends[::-1]), 13.0)
+    assert not same(one, near._replace(sign=-1), 13.0)
+    assert not same(one, near._replace(ends=(near.ends[0], (90.0, 195.0))), 13.0)
+
+
+def test_lines_that_are_removed_leave_nothing():
+    given = planes(noise(SHAPE) + trail(crest=20))
+    images = streak_images(*given, mesh=0)
+    found = search(images, given[:2], psf_sigma=2.0, config=StreakConfig(mesh=0), flagged=None)
+    gone = images.weight == 0
+    assert len(found) == 1 and not images.signal[gone].any()
+    assert gone[trail(crest=20) > 0.1].all() and gone.mean() < 0.2
 
 
 def test_only_where_there_is_weight(xp):
@@ -129,6 +166,7 @@ def test_short_trails_keep_their_ends():
     assert_allclose(streaks.ends[0][order], ends, atol=16)
     beyond = np.hypot(*(streaks.mask_ends[0] - streaks.ends[0]).T)
     assert_allclose(beyond, 32, atol=2)
+    assert_array_equal(streak_mask(streaks, SHAPE), streaks.mask)
 
 
 # ---------------------------------------------------------------------------------------
@@ -299,11 +337,12 @@ def test_rows_along_flags_need_more():
     flagged = np.zeros(SHAPE, bool)
     flagged[101, 100:200] = True
     needed = threshold(SHAPE, 1e-3)
-    for crest in (0.35, 0.4, 0.45, 0.6):
+    z = []
+    for crest in (0.22, 0.25, 0.28, 0.4):
         streaks = find(noise(SHAPE) + trail(row, crest=crest))
-        z = streaks.z[0] if len(streaks) else 0
-        assert len(find(noise(SHAPE) + trail(row, crest=crest), flagged=flagged)) == (z >= needed + 2)
-    assert needed + 2 <= z
+        z.append(streaks.z[0])
+        assert len(find(noise(SHAPE) + trail(row, crest=crest), flagged=flagged)) == (z[-1] >= needed + 2)
+    assert z[0] < needed + 2 <= z[-1]
 
 
 # ---------------------------------------------------------------------------------------
