@@ -47,8 +47,9 @@ def run_streaks(args: argparse.Namespace) -> None:
     )
     image = difference.image
     schema = image.schema.with_planes("STREAK")
-    mask = found.mask.astype("int32") * schema.bitmask("STREAK")
-    n_masked = int(found.mask.sum())
+    masked = backend.to_host(found.mask)
+    mask = masked.astype("int32") * schema.bitmask("STREAK")
+    n_masked = int(masked.sum())
     computed = time.perf_counter()
     provenance = {
         "version": __version__,

@@ -81,7 +81,7 @@ class Streaks(Frozen):
     mask_ends : numpy.ndarray, shape (n, 2, 2), float64
         (y, x) of both ends of the mask of each line, which goes on a little further than the line.
     mask : array, shape (y, x), bool
-        Pixels of lines that are not persistent. Lives where the difference lives.
+        Pixels of lines that are not persistent, where the difference lives; drawn at every access.
     shape : (int, int)
     noise : float
         Scatter of a typical pixel in units of the difference; NaN where no pixel is good.
@@ -104,17 +104,23 @@ class Streaks(Frozen):
     profile: np.ndarray
     block_amplitude: np.ndarray
     mask_ends: np.ndarray
-    mask: Array
     shape: tuple[int, int]
     noise: float
     voters: int
+    _place: Array  # empty, where the difference lives
 
     def __init__(self, **values: Any) -> None:
         for name, value in values.items():
-            if isinstance(value, np.ndarray) and name != "mask":
+            if isinstance(value, np.ndarray):
                 values[name] = value = value.copy()
                 value.setflags(write=False)
         self._set(**values)
+
+    @property
+    def mask(self) -> Array:
+        """(y, x) bool: pixels of lines that are not persistent."""
+        with using(self._place):
+            return streak_mask(self, self.shape, xp=array_module(self._place))
 
     def __len__(self) -> int:
         return len(self.z)
@@ -147,7 +153,7 @@ class Streaks(Frozen):
     def select(self, keep: Any) -> Streaks:
         """Those whose entry in `keep`, (n,) bool, is set."""
         keep = np.asarray(keep, dtype=bool)
-        return _changed(self, **{name: getattr(self, name)[keep] for name in _PER_LINE})
+        return Streaks(**{**vars(self), **{name: getattr(self, name)[keep] for name in _PER_LINE}})
 
     def to_table(self) -> Table:
         """One row per line, with units: an astropy Table."""
@@ -272,7 +278,7 @@ def find_streaks(
         if len(streaks) == 0 or not (others or flagged is not None):
             return streaks
         if not others:
-            return _changed(streaks, suspect=starts_at_flags(_lines(streaks), flagged))
+            return Streaks(**{**vars(streaks), "suspect": starts_at_flags(_lines(streaks), flagged)})
         images = (streak_images(*other, clip=config.clip, mesh=config.mesh) for other in others)
         return with_votes(streaks, [line_votes(streaks, each) for each in images], config=config)
 
@@ -288,7 +294,7 @@ def _found(
     if not math.isnan(images.unit):
         found = search(images, planes, psf_sigma=psf_sigma, config=config, flagged=flagged)
     found.sort(key=lambda each: -each.fit.z)
-    return _as_streaks(found, difference.shape, images.unit, xp)
+    return _as_streaks(found, difference.shape, images.unit, xp.empty(0))
 
 
 def line_votes(streaks: Streaks, images: LineImages, factor: NoiseFactor | None = None) -> Votes:
@@ -327,7 +333,7 @@ def with_votes(streaks: Streaks, votes: Sequence[Votes], *, config: StreakConfig
     """
     config = StreakConfig() if config is None else config
     persistent = is_persistent(streaks.z, streaks.slope, list(votes), persistence=config.persistence)
-    return _changed(streaks, persistent=persistent, voters=len(votes))
+    return Streaks(**{**vars(streaks), "persistent": persistent, "voters": len(votes)})
 
 
 def streak_mask(streaks: Streaks, shape: tuple[int, int], *, which: Any = None, xp: ModuleType = np) -> Array:
@@ -373,7 +379,7 @@ def _check(planes: dict[str, Array]) -> None:
         check_dtype(name, plane, ("bool",) if name.startswith(("bad", "flagged")) else ("float32",))
 
 
-def _as_streaks(found: list[Found], shape: tuple[int, int], noise: float, xp: ModuleType) -> Streaks:
+def _as_streaks(found: list[Found], shape: tuple[int, int], noise: float, place: Array) -> Streaks:
     lines = [each.fit.line for each in found]
     centres = [((shape[0] if line.vertical else shape[1]) - 1) / 2 for line in lines]
     n = len(found)
@@ -397,10 +403,10 @@ def _as_streaks(found: list[Found], shape: tuple[int, int], noise: float, xp: Mo
         profile=_ragged([each.profile.values for each in found], centred=True),
         block_amplitude=_ragged([each.profile.blocks for each in found], centred=False),
         mask_ends=np.array([each.masked.ends() for each in found]).reshape(n, 2, 2),
-        mask=paint_lines([(each.masked, each.profile.half_width) for each in found], shape, xp),
         shape=tuple(shape),
         noise=noise,
         voters=0,
+        _place=place,
     )
 
 
@@ -420,11 +426,3 @@ def _lines(streaks: Streaks, ends: str = "ends") -> list[Line]:
         (first, start), (last, stop) = (point[::-1] if orientation == "v" else point for point in points)
         lines.append(Line(orientation == "v", start, stop, first, last))
     return lines
-
-
-def _changed(streaks: Streaks, **values: Any) -> Streaks:
-    """A copy with other values, and the mask that goes with them."""
-    new = Streaks(**{**vars(streaks), **values})
-    with using(streaks.mask):
-        new._set(mask=streak_mask(new, new.shape, xp=array_module(streaks.mask)))
-    return new
