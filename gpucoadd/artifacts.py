@@ -251,7 +251,7 @@ def _put_to_the_vote(
 
 _OF_DETECTION = ("DETECTED", "DETECTED_NEGATIVE")  # cleared before a difference is searched, whatever the warp had
 _BYTES_PER_PIXEL = 80  # planes of one epoch and what is made of them while it is searched
-_BYTES_PER_PIXEL_OF_LINES = 60  # beside these, while it is searched for lines
+_BYTES_PER_PIXEL_OF_LINES = 50  # beside these, while it is searched for lines
 
 
 def _bytes_per_pixel(config: CoaddConfig) -> int:

@@ -31,10 +31,12 @@ from .interpolation import interpolate
 from .memory import LARGEST_GROUP
 from .planes import Flags
 from .spectra import fft_shape
+from .streaks import find_streaks
 from .workers import Work, check_memory, cut, in_order
 
 CELLS = CellGrid(cell_size=41, grid_step=40, border_size=8, scale_by_fwhm=False)  # LSST's sizes, as pixels
 REJECT = ("NO_DATA", "BAD", "SAT")  # rejected samples of the statistics
+_STREAK_PSF = 2.6  # sigma in pixels
 
 
 class Bench:
@@ -191,6 +193,12 @@ def _coadd(bench: Bench) -> Callable[[], Any]:
     return lambda: coadd(bench.warps, config=bench.config, threads=bench.threads)
 
 
+def _find_streaks(bench: Bench) -> Callable[[], Any]:
+    difference = bench.difference.difference
+    planes = difference.image, difference.variance, (difference.mask & difference.schema.bitmask("CR")) != 0
+    return lambda: find_streaks(*planes, psf_sigma=_STREAK_PSF)
+
+
 def _interpolate(bench: Bench) -> Callable[[], Any]:
     planes = stacking(bench, "MEAN")()
     bits = {"no_data": planes.schema.bitmask("NO_DATA"), "interpolated": planes.schema.bitmask("INTRP")}
@@ -282,6 +290,8 @@ STEPS = (
     Step("find_artifacts", Floor(per_sample=12, per_pixel=8 + 12, bits=3), _find_artifacts),
     # both stacks; coadd and template of four planes each, and what find_artifacts gives
     Step("coadd", Floor(per_sample=24, per_pixel=2 * 16 + 12, bits=3), _coadd),
+    # difference and variance, and a byte that says which pixels are bad; lines are few
+    Step("find_streaks", Floor(per_pixel=9), _find_streaks, of_stack=False),
     Step("interpolation", Floor(per_pixel=24), _interpolate, of_stack=False),
     Step("FFT pair", _of_transforms(8), _fft_pair("double"), of_stack=False),
     # two variances are read and one is written; the transforms read the image and write the corrected one

@@ -108,6 +108,7 @@ BYTES = {
     "epoch count": 0.1367,  # a bit a sample, 4 a pixel
     "find_artifacts": 6.902,  # 12 and three bits a sample, 20 a pixel
     "coadd": 13.675,  # 24 and three bits a sample, 44 a pixel
+    "find_streaks": 0.1588,  # 9 a pixel
     "interpolation": 0.4234,  # 24 a pixel
     "FFT pair": 1.129,  # 64 a pixel
     "decorrelate": 1.341,  # 76 a pixel
@@ -264,6 +265,7 @@ def test_each_call_does_what_its_line_says():
     assert_array_equal(calls["coadd"]().image, coadd.image)
     assert_array_equal(calls["find_artifacts"]().clipped, coadd.artifacts.clipped)
     assert len(calls["weights"]().weights) == N_EPOCHS
+    assert calls["find_streaks"]().shape == (SIZE, SIZE)
     before, (image, _, mask) = (
         gpucoadd.stack(*planes, statistic="MEAN", reject=["NO_DATA"], schema=warps.schema),
         calls["interpolation"](),
