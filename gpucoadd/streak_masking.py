@@ -1,8 +1,8 @@
 """
 Streaks among the artifacts of a coadd: lines are found in each difference, voted on by the other epochs, and masked.
 
-Why epochs are looked at twice: what is a line and no trail (a bleed row, a bad column, a diffraction spike) comes back in
-other epochs, and which lines to look for there is known after the first look only. Where none was found, there is no
+Why epochs are looked at twice: what is a line and no trail (a bleed row, a bad column, a diffraction spike) comes back
+in other epochs, and which lines to look for there is known after the first look only. Where none was found, there is no
 second.
 """
 

@@ -42,8 +42,9 @@ def faint_trail_section(night: Night, coadd: Any, kept: Sequence[int]) -> str:
     intro = (
         "<h2>A trail that nobody sees</h2>"
         f"<p>One more trail was planted in visit {html.escape(str(visit))}, only {crest:g} times as bright as the "
-        "noise of a single pixel. No threshold on pixels finds it. The sum of the pixels along it does: the search adds "
-        "up the difference along every line of every length, and asks the other visits whether they have what it found."
+        "noise of a single pixel. No threshold on pixels finds it. The sum of the pixels along it does: the search "
+        "adds up the difference along every line of every length, and asks the other visits whether they have what it "
+        "found."
     )
     position = list(kept).index(epoch) if epoch in kept else None
     found = None if position is None else coadd.lines[position]

@@ -25,7 +25,9 @@ def test_agrees_with_lsst(path, xp):
         with pytest.raises(gpucoadd.NoWorkFound, match=r"none of the .* epochs can be used"):
             goldens.run(golden, warps)
     elif golden.overrides.get("doFilterMorphological"):
-        plain = golden._replace(meta={**golden.meta, "config_overrides": {**golden.overrides, "doFilterMorphological": False}})
+        plain = golden._replace(
+            meta={**golden.meta, "config_overrides": {**golden.overrides, "doFilterMorphological": False}}
+        )
         goldens.check_streaks(goldens.run(golden, warps), goldens.run(plain, warps), golden)
     else:
         goldens.check_coadd(goldens.run(golden, warps), golden)

@@ -109,7 +109,10 @@ MISTAKES = [
     (["{a}", "-o", "{out}", "-c", "min_length=2"], "streaks.min_length must be at least 16, got 2"),
     (["{a}", "-o", "{out}", "-c", "signs=up"], "streaks.signs must be one of"),
     (["{a}", "-o", "{out}", "--others", "{folder}/none.fits"], "none.fits"),
-    (["{a}", "-o", "{out}", "--others", "{small}"], "has shape (30, 40) but the difference has (180, 240); both are (y, x)"),
+    (
+        ["{a}", "-o", "{out}", "--others", "{small}"],
+        "has shape (30, 40) but the difference has (180, 240); both are (y, x)",
+    ),
     (["{folder}/none.fits", "-o", "{out}"], "none.fits"),
 ]
 
