@@ -22,8 +22,9 @@ _MAD_TO_SIGMA = 1.4826
 _LARGEST_WEIGHT = 2.0  # of a pixel, as the ratio of the median sigma to its own
 _SAMPLES = 1 << 20  # enough for a median that is off by a thousandth of a sigma
 _MESH_SHARE = 0.25  # of a mesh that must be good
-_N_RINGS = 96
-_RING_SAMPLES, _LEAST_SAMPLES = 4096, 100
+_N_RINGS = 96  # at most, and no more than keep rings wide enough for some frequencies each
+_RING_WIDTH = 8 / 3  # of the lowest frequency of the shorter side, at least
+_RING_SAMPLES, _LEAST_SAMPLES = 4096, 60
 _TILE = 1024  # pixels along an axis that the noise is measured on
 
 
@@ -181,7 +182,7 @@ class NoiseFactor:
 
     Attributes
     ----------
-    power : numpy.ndarray, shape (96,), float64
+    power : numpy.ndarray, shape (n,), float64
         Power of the noise in rings of equal frequency from 0 to half a cycle per pixel; 1 is white.
     """
 
@@ -189,7 +190,7 @@ class NoiseFactor:
 
     def __call__(self, width: float) -> float:
         """The factor for a profile of sigma `width`; NaN where there is no noise."""
-        frequency = 0.5 * (np.arange(_N_RINGS) + 0.5) / _N_RINGS
+        frequency = 0.5 * (np.arange(len(self.power)) + 0.5) / len(self.power)
         filtered = np.exp(-((2 * math.pi * width * frequency) ** 2))
         return float(np.sqrt(np.sum(self.power * filtered) / np.sum(filtered)))
 
@@ -198,7 +199,10 @@ def noise_factor(images: LineImages) -> NoiseFactor:
     """
     Noise factor from the power spectrum of the image itself.
 
-    Medians over rings: a trail is a line through the origin of the spectrum, and no ring has much of it.
+    Medians over rings: a trail is a line through the origin of the spectrum, and no ring has much of it. The innermost
+    have few frequencies; a ring that is joined with its neighbours counts instead where that has more power. Taking the
+    larger is on the safe side where single rings are too low by chance, and where the power rises towards the centre,
+    as clutter and backgrounds make it.
 
     Parameters
     ----------
@@ -218,7 +222,8 @@ def noise_factor(images: LineImages) -> NoiseFactor:
     index = xp.asarray(_ring_pixels(shape))
     samples = [_ring_power(images, part).take(index) for part in _parts(images.signal.shape, shape)]
     medians, _ = primitives.quantiles(xp.concatenate(samples, axis=1), (0.5,))
-    power = to_host(medians).ravel() / math.log(2)
+    narrow, wide = to_host(medians).reshape(2, -1) / math.log(2)
+    power = np.fmax(narrow, wide)
     return NoiseFactor(power)
 
 
@@ -243,9 +248,9 @@ def _ring_power(images: LineImages, part: tuple[slice, slice]) -> Array:
 @functools.lru_cache(maxsize=8)
 def _ring_pixels(shape: tuple[int, int]) -> np.ndarray:
     """
-    Flat indices (ring, n) into the half plane of frequencies; the index behind its end where a ring has fewer.
+    Flat indices (2 ring, n) into the half plane of frequencies; the index behind its end where a ring has fewer.
 
-    Rings with few frequencies have some of their neighbours', too.
+    The second half of the rings have some of their neighbours' frequencies, too, if they have few of their own.
     """
     y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
     twice = (y < 0) & ((x == 0) | (x == 0.5))  # conjugates of others in these columns
@@ -253,14 +258,15 @@ def _ring_pixels(shape: tuple[int, int]) -> np.ndarray:
     frequency[0] = np.inf
     order = np.argsort(frequency, kind="stable")
     ordered = frequency[order]
-    edges = np.searchsorted(ordered, 0.5 * np.arange(_N_RINGS + 1) / _N_RINGS)
-    rings = []
+    n_rings = max(1, min(_N_RINGS, round(0.5 * min(shape) / _RING_WIDTH)))
+    edges = np.searchsorted(ordered, 0.5 * np.arange(n_rings + 1) / n_rings)
+    narrow, wide = [], []
     for low, high in itertools.pairwise(edges.tolist()):
-        more = max(0, _LEAST_SAMPLES - (high - low))
-        low = max(0, min(low - more // 2, low))
-        rings.append(order[low : max(high, min(low + _LEAST_SAMPLES, edges[-1]))])
-    rings = [ring[:: max(1, math.ceil(len(ring) / _RING_SAMPLES))] for ring in rings]
-    pixels = np.full((_N_RINGS, max(map(len, rings))), frequency.size, np.int32)
+        narrow.append(order[low:high])
+        low = max(0, low - max(0, _LEAST_SAMPLES - (high - low)) // 2)
+        wide.append(order[low : max(high, min(low + _LEAST_SAMPLES, edges[-1]))])
+    rings = [ring[:: max(1, math.ceil(len(ring) / _RING_SAMPLES))] for ring in narrow + wide]
+    pixels = np.full((len(rings), max(map(len, rings))), frequency.size, np.int32)
     for row, ring in zip(pixels, rings):
         row[: len(ring)] = ring
     pixels.setflags(write=False)
