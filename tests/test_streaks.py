@@ -481,3 +481,37 @@ def test_bins_may_be_left_open_in_overrides():
     for value in ("2", True, 2.5):
         with pytest.raises(ValueError, match="bin must be int, got"):
             with_overrides(StreakConfig(), {"bin": value}, own_names=True)
+
+
+# ---------------------------------------------------------------------------------------
+# What is no trail
+
+
+def slanted(n):
+    """Ends of the n-th of some lines side by side."""
+    return (20 + 50 * n, 0), (50 + 50 * n, 259)
+
+
+def test_many_lines_that_barely_pass_are_none(monkeypatch):
+    two, three = (noise(SHAPE) + sum(trail(slanted(n), crest=1) for n in range(count)) for count in (2, 3))
+    strongest = find(three).z.max()
+    assert [len(find(image)) for image in (two, three)] == [2, 3]
+    monkeypatch.setattr(streak_search, "_BARELY", 1.2 * strongest - threshold(SHAPE, 1e-3))
+    assert [len(find(image)) for image in (two, three)] == [2, 0]
+    (kept,) = find(three + trail(CROSSING, crest=4)).z
+    assert kept > 1.2 * strongest
+
+
+def test_what_is_wider_than_any_trail_is_none():
+    difference = noise(SHAPE) + trail(crest=1, width=9.0)
+    assert len(find(difference, psf_sigma=2.0)) == 1
+    assert len(find(difference, psf_sigma=1.2)) == 0
+
+
+def test_rows_and_columns_need_more(monkeypatch):
+    row, turned = ((100, 0), (104, 259)), ((100, 0), (115, 259))  # 0.9 and 3.3 degrees
+    images = [noise(SHAPE) + trail(ends, crest=0.7) for ends in (row, turned)]
+    images += [np.ascontiguousarray(image.T) for image in images]
+    assert [len(find(image)) for image in images] == [1, 1, 1, 1]
+    monkeypatch.setattr(streak_search, "_MORE_NEAR_AXIS", 30.0)
+    assert [len(find(image)) for image in images] == [0, 1, 0, 1]
