@@ -233,3 +233,28 @@ def test_long_lists_are_cut_in_messages():
     many = from_image(np.zeros((30, 3, 3), np.float32), twins=False)
     with pytest.raises(ValueError, match=r"the stack has 0, 1, 2, 3, 4, 5, 6, 7 and 22 more\."):
         many.select([77])
+
+
+def test_psfs_and_values_go_with_their_epoch():
+    """Through selection, scaling and the way to a device, in any order."""
+    rng = np.random.default_rng(1)
+    planes = [rng.normal(size=(6, 9, 11)).astype(np.float32), np.ones((6, 9, 11), np.float32)]
+    planes.append(np.zeros((6, 9, 11), np.int32))
+    sides = (3, 5, 7, 9, 11, 13)
+    psfs = [None if side == 7 else np.pad(np.ones((1, 1)), side // 2) + 0.01 for side in sides]
+    values = {"airmass": np.arange(6) / 10, "table": np.arange(12.0).reshape(6, 2)}
+    warps = WarpStack(
+        *planes, schema=SCHEMA, psf_sigma=np.arange(6) + 1.0, epochs=IDS, psfs=psfs, epoch_values=values
+    )
+    factors = dict(zip(IDS, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), strict=True))
+    for made in (warps.select(ORDER).scaled(factors), warps.scaled(factors).select(ORDER)):
+        assert [None if psf is None else psf.side for psf in made.psfs] == [9, 3, 13, None]
+        assert_array_equal(made.epoch_values["airmass"], values["airmass"][POSITIONS])
+        assert_array_equal(made.epoch_values["table"], values["table"][POSITIONS])
+        assert_array_equal(made.psf_sigma, np.array(POSITIONS) + 1.0)
+        result = gpucoadd.assemble(made, config=AssemblyConfig(statistic="MEAN", reject=("NO_DATA",)))
+        order = [ORDER.index(epoch) for epoch in result.epochs]
+        weights = np.array(result.weights)[np.argsort(order)]
+        assert_array_equal(result.inputs["epoch"], list(result.epochs))
+        expected = (weights * values["airmass"][POSITIONS]).sum() / weights.sum()
+        assert result.epoch_mean("airmass", 4, 5) == pytest.approx(expected)
