@@ -24,7 +24,7 @@ _SAMPLES = 1 << 20  # enough for a median that is off by a thousandth of a sigma
 _MESH_SHARE = 0.25  # of a mesh that must be good
 _N_RINGS = 96
 _RING_SAMPLES = 4096
-_FEW_MODES = 4000  # frequencies of the innermost rings, which are too few one by one
+_FEW_MODES = 12000  # frequencies of the innermost rings, which are too few one by one
 _RING_DOUBT = 4.0  # errors by which a ring may be off
 _MEDIAN_ERROR = 1 / math.log(2)  # of one frequency's power, relative to the median of many
 _TILE = 1024  # pixels along an axis that the noise is measured on
@@ -244,7 +244,7 @@ def _smooth_inside(power: np.ndarray, n_modes: np.ndarray) -> np.ndarray:
         square, measured = (rings[inside] + 0.5) ** 2, np.log(power[inside])
         fit = np.polyval(np.polyfit(square, measured, 1, w=1 / error), square)
         apart = measured - fit
-        smooth[inside] = np.exp(fit + apart * apart**4 / (apart**4 + (_RING_DOUBT * error) ** 4))
+        smooth[inside] = np.where(np.abs(apart) > _RING_DOUBT * error, power[inside], np.exp(fit))
     return np.interp(rings, rings[known], smooth[known])
 
 
