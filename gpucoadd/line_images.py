@@ -24,8 +24,8 @@ _SAMPLES = 1 << 20  # enough for a median that is off by a thousandth of a sigma
 _MESH_SHARE = 0.25  # of a mesh that must be good
 _N_RINGS = 96
 _RING_SAMPLES = 4096
-_FEW_MODES = 12000  # frequencies of the innermost rings, which are too few one by one
-_RING_DOUBT = 4.0  # errors by which a ring may be off
+_N_INNER = 32  # rings, of which the innermost have too few frequencies one by one
+_RING_DOUBT = 5.0  # errors by which a ring may be off
 _MEDIAN_ERROR = 1 / math.log(2)  # of one frequency's power, relative to the median of many
 _TILE = 1024  # pixels along an axis that the noise is measured on
 
@@ -237,7 +237,7 @@ def _smooth_inside(power: np.ndarray, n_modes: np.ndarray) -> np.ndarray:
     known = np.isfinite(power) & (power > 0)
     if not known.any():
         return power
-    inside = known & (np.cumsum(n_modes) - n_modes < _FEW_MODES)
+    inside = known & (rings < _N_INNER)
     smooth = power.copy()
     if inside.sum() > 2:
         error = _MEDIAN_ERROR / np.sqrt(n_modes[inside])
