@@ -16,8 +16,8 @@ from .line_masks import Profile, extended, line_profile, mask_pixels
 from .lines import Line
 from .streak_config import StreakConfig
 
-# Independent lines, lengths and widths per pixel: with 40, 1500 differences of noise, stars, gaps and cosmic rays had as
-# many false lines as asked for, three, the errors of the noise factor included.
+# Independent lines, lengths and widths per pixel: with 40, 1500 differences of noise, stars, gaps and cosmic rays had
+# as many false lines as asked for, three, the errors of the noise factor included.
 _TRIALS = 60
 _SEEN, _MARGIN = 5.2, 0.9  # significance, less exact in binned images, from which a line is looked at
 _MAX_ROUNDS = 6

@@ -200,7 +200,7 @@ def find_streaks(
     five times for each of the lines looked at, at most 12 in a search: their pixels come to the host, where they are
     refined. At most 6 searches; the second is made only if the first found something.
 
-    Memory beside the arguments: 17 bytes per pixel of a 4096 x 4096 image, 290 MB, and 36 of a 512 x 512 one.
+    Memory beside the arguments: 17 bytes per pixel of a 4096 x 4096 image, 290 MB, and 40 of a 512 x 512 one.
 
     Examples
     --------
