@@ -126,9 +126,12 @@ def _best_line(
     Widths are along the minor axis. The segment that comes back is the one that has light.
     """
     signal, weight, middle = _blocks(strip)
+    centre = strip.offset[:, strip.offset.shape[1] // 2].astype(float)
+    edges = np.arange(0, len(centre), BLOCK)
+    aside = np.add.reduceat(centre, edges) / np.diff(np.append(edges, len(centre)))
     step = reach / _STEPS
     fine = min(_FINE, step)
-    n_shifts = math.ceil(2 * reach / fine)
+    n_shifts = math.ceil((2 * reach + 0.5) / fine) + 1
     shifts = fine * np.arange(-n_shifts, n_shifts + 1)
     across = np.arange(signal.shape[1]) - signal.shape[1] // 2
     responses = []
@@ -141,7 +144,7 @@ def _best_line(
         rows = np.flatnonzero((middle >= line.start) & (middle <= line.stop))
         share = (middle[rows] - line.start) / (line.stop - line.start)
         shift = moves[:, None, None] * (1 - share) + moves[:, None] * share  # (first, last, block)
-        column = np.rint(shift / fine).astype(np.int64) + n_shifts
+        column = np.rint((shift - aside[rows]) / fine).astype(np.int64) + n_shifts
         for number, (found, weights) in enumerate(responses):
             total, total_weight = found[rows, column].sum(axis=2), weights[rows, column].sum(axis=2)
             z = total / np.sqrt(np.maximum(total_weight, np.finfo(np.float32).tiny))
@@ -152,7 +155,7 @@ def _best_line(
         return None
     before, number, first, last = best
     line = before.moved(first, last)
-    column = np.rint((line.minor(middle) - before.minor(middle)) / fine).astype(np.int64) + n_shifts
+    column = np.rint((line.minor(middle) - before.minor(middle) - aside) / fine).astype(np.int64) + n_shifts
     known = (column >= 0) & (column < len(shifts))
     rows = np.arange(len(middle))
     a, v = (np.where(known, each[rows, np.where(known, column, 0)], 0).astype(float) for each in responses[number])
@@ -225,7 +228,7 @@ def _tested(images: LineImages, line: Line, sign: int, width: float, factor: Noi
     if best is None:
         return None
     z, a, v, scale = best
-    rest, positive = _spread(a[on], v[on])
+    rest, positive = spread_of(a[on], v[on])
     whole = _to_border(strip.major, a, v, line, scale, images.signal.shape)
     seen = float((v[on] > _SEEN * v[on].max()).sum()) * line.stretch
     return Fit(whole, sign, width, z, rest / scale, _steadiness(a[on], v[on]), positive, seen)
@@ -246,7 +249,7 @@ def _to_border(
     )
 
 
-def _spread(a: np.ndarray, v: np.ndarray) -> tuple[float, float]:
+def spread_of(a: np.ndarray, v: np.ndarray) -> tuple[float, float]:
     """Significance without the best pieces of a line cut into 16 of equal weight, and the share of positive ones."""
     weight = np.cumsum(v)
     piece = np.minimum((_N_PIECES * (weight - v / 2) / weight[-1]).astype(np.int64), _N_PIECES - 1)

@@ -90,11 +90,10 @@ def line_profile(
     on = on_segment(strip, line)
     distance = strip.offset[on] / np.float32(line.stretch)
     signal, weight = strip.planes[0][on], strip.planes[1][on]
-    values, error = _typical_profile(distance, signal, weight, 2 * half)
+    values, error, place = _typical_profile(distance, signal, weight, 2 * half)
     outside = values[np.abs(np.arange(-2 * half, 2 * half + 1)) > _OUTER * half]
     level = float(np.median(outside[np.isfinite(outside)])) if np.isfinite(outside).any() else 0.0
-    values, error = values[half:-half] - level, error[half:-half]
-    place = np.arange(-half, half + 1)
+    values, error, place = values[half:-half] - level, error[half:-half], place[half:-half]
     crest, width = _gaussian(place, values, least=0.8 * psf_sigma, most=half / 2.5)
     error_of_width = _WIDTH_ERROR / (fit.z * max(1.0, crest / clip))
     width = _towards(psf_sigma, width, error_of_width)
@@ -118,17 +117,22 @@ def _unclipped(raw: Strip, images: LineImages, sign: int) -> Strip:
 
 def _typical_profile(
     distance: np.ndarray, signal: np.ndarray, weight: np.ndarray, half: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean in bins of distance over most groups along the line, without the brightest and the faintest; its error."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Mean in bins of distance over most groups along the line, without the brightest and the faintest; its error; and the
+    mean distance in each bin, which is not its middle for lines along rows and columns.
+    """
     n_bins = 2 * half + 1
     place = np.floor(distance + 0.5).astype(np.int64) + half
     group = (np.arange(len(distance)) * _N_GROUPS // max(len(distance), 1))[:, None]
     inside = (place >= 0) & (place < n_bins)
     flat = np.where(inside, group * n_bins + place, _N_GROUPS * n_bins).ravel()
-    total, weights = (
+    total, weights, moments = (
         np.bincount(flat, weights=each.ravel(), minlength=_N_GROUPS * n_bins + 1)[:-1].reshape(_N_GROUPS, n_bins)
-        for each in (signal, weight)
+        for each in (signal, weight, weight * distance)
     )
+    heavy = weights.sum(axis=0)
+    middle = np.where(heavy > 0, moments.sum(axis=0) / np.where(heavy > 0, heavy, 1), np.arange(-half, half + 1))
     means = np.sort(np.where(weights > 0, total / np.where(weights > 0, weights, 1), np.nan), axis=0)
     known = np.isfinite(means).sum(axis=0)
     number, cut = np.arange(_N_GROUPS)[:, None], (known * _TRIMMED).astype(np.int64)
@@ -136,7 +140,7 @@ def _typical_profile(
     n_kept = np.maximum(kept.sum(axis=0), 1)
     values = np.where(known > 0, np.where(kept, means, 0).sum(axis=0) / n_kept, np.nan)
     variance = np.where(kept, (means - values) ** 2, 0).sum(axis=0) / n_kept
-    return values, _TRIMMED_ERROR * np.sqrt(variance / n_kept)
+    return values, _TRIMMED_ERROR * np.sqrt(variance / n_kept), middle
 
 
 def _gaussian(place: np.ndarray, values: np.ndarray, *, least: float, most: float) -> tuple[float, float]:

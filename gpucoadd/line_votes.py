@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .line_fits import FILTERS, filtered
+from .line_fits import FILTERS, filtered, spread_of
 from .line_images import LineImages, NoiseFactor
 from .lines import NEAR_AXIS, Line, Strip, on_segment, take_strip
 
 _OFFSETS = (-2, -1, 0, 1, 2)  # pixels by which a line may move from epoch to epoch
 _LEAST_Z, _LEAST_SHARE_OF_Z = 3.5, 0.4
 _LEAST_WEIGHT = 0.5
+# Of 16 pieces the best 3 are left out: root of 16 / 13, and what noise alone has in them, over the root of 13.
+_MORE_PIECES, _LESS_NOISE = 1.11, 1.12
 _FEW = 3  # other epochs, of which one is enough
 _FAINT_Z, _FAINT_SHARE_OF_Z = 2.5, 0.2
 _COMMON, _LEAST_COMMON = 1 / 3, 3  # of the other epochs, if a line is faint there
@@ -45,7 +47,8 @@ def vote(lines: list[tuple[Line, int, float]], images: LineImages, factor: Noise
         on = on_segment(strip, line)
         strip = strip._replace(major=strip.major[on], offset=strip.offset[on], planes=strip.planes[:, on])
         inside = np.abs(strip.offset) <= width * line.stretch
-        weight[number] = (strip.planes[1][inside] > 0).mean() if inside.any() else 0.0
+        asked = inside.any() and not math.isnan(factor(width))
+        weight[number] = (strip.planes[1][inside] > 0).mean() if asked else 0.0
         z[number] = max(_z(strip, line.moved(by, by), by, sign, width, factor) for by in _OFFSETS)
     return Votes(z, weight)
 
@@ -56,7 +59,10 @@ def _z(strip: Strip, line: Line, by: int, sign: int, width: float, factor: Noise
     for share in FILTERS:
         a, v = filtered(moved, line, sign, share * width)
         if v.sum() > 0:
-            best = max(best, a.sum() / math.sqrt(v.sum()) / factor(share * width))
+            scale = factor(share * width)
+            # What crosses the line is bright in a few pieces of it. Without these, light that is spread has as much.
+            rest = (spread_of(a, v)[0] / scale + _LESS_NOISE) * _MORE_PIECES
+            best = max(best, min(a.sum() / math.sqrt(v.sum()) / scale, rest))
     return best
 
 

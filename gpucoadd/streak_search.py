@@ -11,20 +11,22 @@ from .backend import Array, array_module
 from .line_candidates import Candidate, candidates
 from .line_doubts import is_along_flags, is_bordered
 from .line_fits import Fit, is_accepted, refine_line
-from .line_images import LineImages, noise_factor, subtract_background
+from .line_images import LineImages, NoiseFactor, noise_factor, subtract_background
 from .line_masks import Profile, extended, line_profile, mask_pixels
 from .lines import NEAR_AXIS, Line
 from .streak_config import StreakConfig
 
 # Independent lines, lengths and widths per pixel, from the highest lines in noise: 30 if it is matched, 60 if white.
 _TRIALS = 60
-_SEEN, _MARGIN = 5.2, 0.9  # significance, less exact in binned images, from which a line is looked at
+_LOOKED_AT, _MARGIN = 5.2, 0.9  # significance, less exact in binned images, from which a line is looked at
 _MAX_ROUNDS = 6
 _LOOKS = 12  # at candidates, in one round
 _SAME = 20  # bins
 _REMOVED = 3.5  # widths
 _MORE_NEAR_AXIS, _MORE_ALONG_FLAGS = 1.0, 2.0  # significance that rows and columns need beyond the threshold
-_WIDEST = 6.0  # of a trail's Gaussian sigma, in those of the PSF: what is wider is background
+_WIDEST_OF_PSF = 6.0  # of a trail's Gaussian sigma, in those of the PSF: what is wider is background
+# In the same unit: what is wider may be narrow lines, if a neighbour was removed after it was seen.
+_WIDE = 2.0
 # So many lines that barely pass are the noise of an image that has stripes, whatever the threshold was made for.
 _BARELY, _CROWD = 2.0, 3
 _NARROW_PSF, _SMALL_IMAGE = 2.4, 1024
@@ -40,7 +42,7 @@ class Found(NamedTuple):
 
 def threshold(shape: tuple[int, int], false_alarm: float) -> float:
     """
-    Significance that noise reaches in so many images of a shape, per sign.
+    Significance that a line needs so that noise makes `false_alarm` lines in an image of a shape, of either sign.
 
     Examples
     --------
@@ -87,7 +89,7 @@ def search(
             images,
             bin=bin,
             min_length=config.min_length,
-            threshold=min(_SEEN, needed - _MARGIN),
+            threshold=min(_LOOKED_AT, needed - _MARGIN),
             signs=config.signs,
         ):
             if any(_same(candidate, other, _SAME * bin) for other in looked):
@@ -95,9 +97,11 @@ def search(
             if len(looked) == _LOOKS or len(found) == config.max_lines:
                 break
             looked.append(candidate)
-            fit = refine_line(images, candidate, psf_sigma=psf_sigma, factor=factor)
+            fit = _refined(images, candidate, psf_sigma, factor)
             if fit is None or not _is_line(fit, needed, config, flagged):
                 continue
+            if removed and fit.width > _WIDE * psf_sigma:
+                continue  # the next round looks again, without what was removed in this one
             profile = line_profile(
                 *planes, images, fit, psf_sigma=psf_sigma, mask_level=config.mask_level, clip=config.clip
             )
@@ -105,13 +109,27 @@ def search(
             line = Found(fit, profile, masked)
             _remove(images, line, config.mesh)
             removed = True
-            is_wide = max(fit.width, profile.width) > _WIDEST * psf_sigma
+            is_wide = max(fit.width, profile.width) > _WIDEST_OF_PSF * psf_sigma
             if not (is_wide or is_bordered(fit.line, coverage, profile.half_width)):
                 found.append(line)
         if not removed:
             break
     clear = [line for line in found if line.fit.z >= needed + _BARELY]
     return clear if len(found) - len(clear) >= _CROWD else found
+
+
+def _refined(images: LineImages, candidate: Candidate, psf_sigma: float, factor: NoiseFactor) -> Fit | None:
+    """The best line near a candidate; one of two side by side, where it is that and no wide one."""
+    fit = refine_line(images, candidate, psf_sigma=psf_sigma, factor=factor)
+    if fit is None or fit.width <= _WIDE * psf_sigma:
+        return fit
+    aside = fit.width * fit.line.stretch
+    fits = [fit]
+    for by in (-aside, aside):
+        first, last = fit.line.moved(by, by).ends().tolist()
+        narrow = candidate._replace(ends=((first[0], first[1]), (last[0], last[1])), width=0.0)
+        fits.append(refine_line(images, narrow, psf_sigma=psf_sigma, factor=factor))
+    return max((each for each in fits if each is not None), key=lambda each: each.z)
 
 
 def _is_line(fit: Fit, needed: float, config: StreakConfig, flagged: Array | None) -> bool:

@@ -140,3 +140,21 @@ def test_noise_factor_is_that_of_the_transposed_image(xp):
     factors = [noise_factor(streak_images(*planes(d, xp=xp), mesh=0)) for d in (difference, difference.T)]
     # The same frequencies, but for the last digits of the transforms.
     assert_allclose(factors[0].power, factors[1].power, rtol=1e-3)
+
+
+def test_noise_of_a_strip_in_a_large_image(xp):
+    """Where the data lie beside the parts that are looked at first."""
+    bad = np.ones((1300, 1500), bool)
+    bad[:, :120] = False
+    given = [
+        xp.asarray(p)
+        for p in (
+            np.random.default_rng(3).normal(size=bad.shape).astype(np.float32),
+            np.ones(bad.shape, np.float32),
+            bad,
+        )
+    ]
+    factor = noise_factor(streak_images(*given, mesh=0))
+    assert abs(factor(2.0) - 1) < 0.1
+    given[2][:] = True
+    assert np.isnan(noise_factor(streak_images(*given, mesh=0))(2.0))

@@ -243,9 +243,7 @@ def test_psfs_and_values_go_with_their_epoch():
     sides = (3, 5, 7, 9, 11, 13)
     psfs = [None if side == 7 else np.pad(np.ones((1, 1)), side // 2) + 0.01 for side in sides]
     values = {"airmass": np.arange(6) / 10, "table": np.arange(12.0).reshape(6, 2)}
-    warps = WarpStack(
-        *planes, schema=SCHEMA, psf_sigma=np.arange(6) + 1.0, epochs=IDS, psfs=psfs, epoch_values=values
-    )
+    warps = WarpStack(*planes, schema=SCHEMA, psf_sigma=np.arange(6) + 1.0, epochs=IDS, psfs=psfs, epoch_values=values)
     factors = dict(zip(IDS, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), strict=True))
     for made in (warps.select(ORDER).scaled(factors), warps.scaled(factors).select(ORDER)):
         assert [None if psf is None else psf.side for psf in made.psfs] == [9, 3, 13, None]

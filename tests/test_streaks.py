@@ -338,7 +338,7 @@ def test_rows_along_flags_need_more():
     flagged[101, 100:200] = True
     needed = threshold(SHAPE, 1e-3)
     z = []
-    for crest in (0.22, 0.25, 0.28, 0.4):
+    for crest in (0.245, 0.27, 0.4):
         streaks = find(noise(SHAPE) + trail(row, crest=crest))
         z.append(streaks.z[0])
         assert len(find(noise(SHAPE) + trail(row, crest=crest), flagged=flagged)) == (z[-1] >= needed + 2)
@@ -515,3 +515,25 @@ def test_rows_and_columns_need_more(monkeypatch):
     assert [len(find(image)) for image in images] == [1, 1, 1, 1]
     monkeypatch.setattr(streak_search, "_MORE_NEAR_AXIS", 30.0)
     assert [len(find(image)) for image in images] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("separation", [14, 18, 20, 24])
+def test_two_trails_side_by_side(separation):
+    """The second is seen before the first is removed, and then looked at again."""
+    for seed in range(3):
+        below = (FAINT[0][0] + separation, FAINT[0][1]), (FAINT[1][0] + separation, FAINT[1][1])
+        streaks = find(noise(SHAPE, seed) + trail(crest=2) + trail(below, crest=2))
+        assert len(streaks) == 2, seed
+        assert_allclose(streaks.width, 2.0, atol=1.6)
+
+
+@pytest.mark.parametrize(("first", "slope"), [(100.0, 0.0), (100.25, 0.0), (100.5, 0.0), (60.0, 0.5), (10.0, 0.75)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_lines_along_the_pixels_are_where_they_are(first, slope, turned):
+    ends = (first, 0), (first + 259 * slope, 259)
+    image = noise(SHAPE, 4) + trail(ends, crest=10, width=1.2)
+    streaks = find(np.ascontiguousarray(image.T) if turned else image, psf_sigma=1.2)
+    assert len(streaks) == 1
+    assert off(streaks, 0, [end[::-1] for end in ends] if turned else ends) < 0.1
+    assert_allclose(streaks.width, 1.2, rtol=0.08)
+    assert_allclose(streaks.amplitude, 10, rtol=0.08)
