@@ -30,6 +30,7 @@ from .memory import memory_bound
 from .planes import BitPlanes, Flags
 from .reading import Planes
 from .streak_masking import cast_votes, count_votes, differences, find_lines, outside_sources, streak_flags
+from .streak_search import sums_bytes
 from .streaks import Streaks
 from .variance import variance_scales
 from .workers import Work, check_threads
@@ -189,7 +190,7 @@ def search(
     factors = np.full(n_epochs, math.nan)
     candidates: list[tuple[list[int], Footprints]] = []
     lines: dict[int, Streaks] = {}
-    groups = by_epochs(search_group, psf_matched, indices, work, bytes_per_pixel=_bytes_per_pixel(config))
+    groups = by_epochs(search_group, psf_matched, indices, work, bytes_per_pixel=_bytes_per_pixel(config, psf_matched))
     for piece, searched in groups:
         group = positions[piece]
         candidates.append((group, searched.footprints))
@@ -243,7 +244,9 @@ def _put_to_the_vote(
         return cast_votes(epochs, group, lines, config)
 
     votes = []
-    for piece, cast in by_epochs(vote, psf_matched, indices, work, bytes_per_pixel=_bytes_per_pixel(config)):
+    for piece, cast in by_epochs(
+        vote, psf_matched, indices, work, bytes_per_pixel=_bytes_per_pixel(config, psf_matched)
+    ):
         votes += cast
         work.progress("voting", piece.stop, len(positions))
     return count_votes(lines, votes, config)
@@ -251,11 +254,15 @@ def _put_to_the_vote(
 
 _OF_DETECTION = ("DETECTED", "DETECTED_NEGATIVE")  # cleared before a difference is searched, whatever the warp had
 _BYTES_PER_PIXEL = 80  # planes of one epoch and what is made of them while it is searched
-_BYTES_PER_PIXEL_OF_LINES = 50  # beside these, while it is searched for lines
+_BYTES_PER_PIXEL_OF_LINES = 34  # beside these, and the sums along lines, while it is searched for lines
 
 
-def _bytes_per_pixel(config: CoaddConfig) -> int:
-    return _BYTES_PER_PIXEL + (_BYTES_PER_PIXEL_OF_LINES if config.finds_streaks else 0)
+def _bytes_per_pixel(config: CoaddConfig, warps: WarpStack) -> int:
+    if not config.finds_streaks:
+        return _BYTES_PER_PIXEL
+    shape = warps.shape[1:]
+    sums = sums_bytes(shape, float(np.nanmin(warps.psf_sigma)), config.streaks)
+    return _BYTES_PER_PIXEL + _BYTES_PER_PIXEL_OF_LINES + math.ceil(sums / (shape[0] * shape[1]))
 
 
 def _search_group(

@@ -72,9 +72,9 @@ class Coadd(MaskedImage):
     variance_scale : numpy.ndarray, shape (kept,), float64
         NaN where not applied.
     streak : array, shape (kept, y, x), bool
-        Pixels clipped for a trail; only where trails were searched for.
-    lines : tuple of Streaks
-        What was found of each epoch; only where trails were searched for.
+        Pixels clipped for a trail; an AttributeError where none was searched for.
+    lines : tuple of Streaks or None, (kept,)
+        The lines of each epoch, whether or not they are trails; None where none was searched for.
     contributors : Contributors or None
         The epochs kept, where they contributed and what is known of them. None for the template of a coadd.
     contributed : array, shape (kept, y, x), bool
@@ -411,7 +411,7 @@ def coadd(
             made._replace(mask=mask),
             config.stacking,
             schema,
-            provenance=_provenance(warps, prepared, config),
+            provenance=_provenance(stacked, prepared, config),
             bright=extras.bright,
             template=template,
             artifacts=artifacts,
@@ -533,8 +533,8 @@ def _prepared(warps: WarpStack, config: AssemblyConfig, work: Work, step: str) -
 
 
 def _check_psf_sigma(matched: WarpStack, epochs: tuple[Hashable, ...], config: CoaddConfig) -> None:
-    """PSF widths are needed for growing and for the template's smoothing; say which is missing before the search."""
-    if config.detection.grow_sigma == 0 and not config.preserve_contained:
+    """PSF widths are needed for growing, smoothing the template and trails; say which is missing before the search."""
+    if config.detection.grow_sigma == 0 and not (config.preserve_contained or config.finds_streaks):
         return
     for epoch, sigma in zip(matched.epochs, matched.psf_sigma, strict=True):
         if epoch in epochs and not (np.isfinite(sigma) and sigma > 0):

@@ -23,7 +23,7 @@ from .assembly_config import (
     without_zero_point,
 )
 from .options import as_names, group, option, with_overrides
-from .streak_config import StreakConfig
+from .streak_config import BAD_PLANES, StreakConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +334,7 @@ class CoaddConfig:
     prefilter: Prefilter = group("", Prefilter())
     persistence: Persistence = group("", Persistence())
     streaks: StreakConfig = group("", StreakConfig(enabled=False))
-    streak_bad_planes: tuple[str, ...] = option("maskStreaks.badMaskPlanes", ("NO_DATA", "INTRP", "BAD", "SAT", "EDGE"))
+    streak_bad_planes: tuple[str, ...] = option("maskStreaks.badMaskPlanes", BAD_PLANES)
     lsst_streaks: LsstStreaks = group("", LsstStreaks())
     save_count_image: bool = option("saveCountIm", False)
     figure_path: str = option("figPath", ".")

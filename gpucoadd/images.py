@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .backend import Array, array_module
+from .backend import Array, array_module, using
 from .masks import MaskSchema
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class WarpStack(Frozen):
             wcs=self.wcs,
             unit=self.unit,
             inputs=[self.inputs[index] for index in which] if self.inputs else (),
-            psfs=None if self.psfs is None else [self.psfs[index] for index in which],
+            psfs=[self.psfs[index] for index in which],
             epoch_values={name: values[which] for name, values in self.epoch_values.items()},
         )
 
@@ -386,7 +386,8 @@ class WarpStack(Frozen):
             return (self.source.image, self.source.variance, self.source.mask)[which]
         read: Callable[[int, slice], tuple[Array, Array, Array]] = self.source.read
         planes = [read(epoch, slice(0, self.shape[1]))[which] for epoch in range(self.shape[0])]
-        return array_module(*planes).stack(planes)
+        with using(planes[0]):
+            return array_module(*planes).stack(planes)
 
     def to_device(self, device: str = "cuda") -> WarpStack:
         """
@@ -489,6 +490,8 @@ class WarpStack(Frozen):
         checked = wrappers.check_factors(factors, self.epochs)
         twins = self.psf_matched
         if twins is not None:
+            if not set(twins.epochs) <= set(self.epochs):  # twins of no epoch have no factor, and no use
+                twins = twins.select([epoch for epoch in twins.epochs if epoch in self.epochs])
             twins = twins.scaled(dict(zip(self.epochs, checked, strict=True)))
         return self.with_source(wrappers.ScaledSource(self.source, checked), psf_matched=twins)
 

@@ -13,7 +13,7 @@ from .lines import NEAR_AXIS, Line, Strip, on_segment, take_strip
 
 _OFFSETS = (-2, -1, 0, 1, 2)  # pixels by which a line may move from epoch to epoch
 _LEAST_Z, _LEAST_SHARE_OF_Z = 3.5, 0.4
-_LEAST_WEIGHT = 0.5
+LEAST_WEIGHT = 0.5  # of a line, below which an epoch has no vote
 # Of 16 pieces the best 3 are left out: root of 16 / 13, and what noise alone has in them, over the root of 13.
 _MORE_PIECES, _LESS_NOISE = 1.11, 1.12
 _FEW = 3  # other epochs, of which one is enough
@@ -87,7 +87,7 @@ def is_persistent(z: np.ndarray, slope: np.ndarray, votes: list[Votes], *, persi
     """
     if not votes:
         return np.zeros(len(z), dtype=bool)
-    may = np.stack([each.weight >= _LEAST_WEIGHT for each in votes])
+    may = np.stack([each.weight >= LEAST_WEIGHT for each in votes])
     there = np.stack([each.z for each in votes])
     n_voters = may.sum(axis=0)
     n_seen = (may & (there > np.maximum(_LEAST_Z, _LEAST_SHARE_OF_Z * z))).sum(axis=0)

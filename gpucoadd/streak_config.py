@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from .options import option
 
 SIGNS = ("both", "positive", "negative")
+BAD_PLANES = ("NO_DATA", "INTRP", "BAD", "SAT", "EDGE")  # of pixels that are not searched; LSST's for streaks
+FLAGGED_PLANES = ("SAT", "BAD", "SUSPECT")  # of what bleeds, and what is near it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,9 @@ class StreakConfig:
     max_lines : int
         Most lines reported.
     persistence : int
-        In how many other epochs a line must be seen to be one of the sky or of the detector, and no trail.
+        In how many other epochs a line must be seen to be one of the sky or of the detector, and no trail. One is
+        enough if there are at most three, and for lines within two degrees of a row or column; so is a third of them,
+        if these are as many, where it is faint. In a coadd, as many as `Persistence` allows an artifact, at least.
 
     Raises
     ------

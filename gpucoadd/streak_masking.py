@@ -20,13 +20,13 @@ from .backend import Array, array_module, quiet, to_host
 from .configuration import CoaddConfig, LsstStreaks
 from .detection import Footprints, label
 from .images import MaskedImage
-from .line_votes import Votes
+from .line_votes import LEAST_WEIGHT, Votes
 from .masks import MaskSchema
 from .planes import Flags
 from .reading import Planes
+from .streak_config import FLAGGED_PLANES
 from .streaks import Streaks, find_streaks, line_votes, noise_factor, streak_images, streak_mask, with_votes
 
-_FLAGGED = ("SAT", "BAD", "SUSPECT")
 _IN_SOURCE = 0.5  # of a line, that may lie in one bright source of the template
 _CROWDED = 0.25  # of the image
 # Widths of a Moffat profile of exponent 2.5 and of a Gaussian that is as wide at half its height.
@@ -47,7 +47,7 @@ def differences(
 ) -> Iterator[Difference]:
     """A group of warps less the template; `scales` are factors of their variances, NaN for none."""
     xp = array_module(template.image)
-    bad, flagged = (schema.known_bitmask(names) for names in (config.streak_bad_planes, _FLAGGED))
+    bad, flagged = (schema.known_bitmask(names) for names in (config.streak_bad_planes, FLAGGED_PLANES))
     for image, variance, mask, scale in zip(*planes, scales, strict=True):
         with quiet(xp):
             noise = variance * xp.float32(1.0 if math.isnan(scale) else scale) + template.variance
@@ -79,13 +79,24 @@ def cast_votes(
 def count_votes(
     lines: Mapping[int, Streaks], votes: Sequence[Mapping[int, Votes]], config: CoaddConfig
 ) -> dict[int, Streaks]:
-    """The lines with those marked as persistent that were seen in more epochs than an artifact may be."""
-    allowed = config.persistence.limit(len(votes))  # epochs, the line's own among them
-    rule = dataclasses.replace(config.streaks, persistence=max(config.streaks.persistence, allowed))
+    """
+    The lines, persistent where they were seen in more epochs than an artifact may be.
+
+    Where no artifact can be told, for there are two epochs or fewer, lines are suspect.
+    """
     return {
-        position: with_votes(found, [each[position] for each in votes if position in each], config=rule)
+        position: _counted(found, [v[position] for v in votes if position in v], config)
         for position, found in lines.items()
     }
+
+
+def _counted(found: Streaks, votes: Sequence[Votes], config: CoaddConfig) -> Streaks:
+    if not len(found):
+        return found
+    n_epochs = 1 + sum((each.weight >= LEAST_WEIGHT for each in votes), start=np.zeros(len(found)))
+    allowed = np.array([config.persistence.limit(n) for n in n_epochs.tolist()])
+    rule = dataclasses.replace(config.streaks, persistence=max(config.streaks.persistence, int(allowed.max())))
+    return with_votes(found, votes, config=rule).marked(suspect=found.suspect | (allowed < 1))
 
 
 def outside_sources(found: Streaks, template_labels: Sequence[Array]) -> Streaks:
@@ -121,14 +132,14 @@ def streak_flags(
     config: CoaddConfig,
 ) -> Flags:
     """
-    Pixels of a group of epochs to be clipped for a trail: a bright line that is not persistent.
+    Pixels of a group of epochs to be clipped for a trail: a bright line that is neither persistent nor suspect.
 
     Dark lines are none: what they lack is a trail that was left in the template, or a defect. By LSST's rules, pieces
     of a trail that lie wholly inside one bright source of the template are left out, as candidates are.
     """
     shape = no_data.shape
     xp = array_module(no_data.data)
-    trails = [np.flatnonzero(~found.persistent & (found.sign > 0)) for found in lines]
+    trails = [np.flatnonzero(found.is_trail) for found in lines]
     if not config.lsst_streaks.enabled:
         planes = [streak_mask(found, shape[1:], which=which, xp=xp) for found, which in zip(lines, trails, strict=True)]
         return Flags.of(xp.stack(planes) & ~no_data.planes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from .line_doubts import is_along_flags, is_bordered
 from .line_fits import Fit, is_accepted, refine_line
 from .line_images import LineImages, NoiseFactor, noise_factor, subtract_background
 from .line_masks import Profile, extended, line_profile, mask_pixels
+from .line_sums import split
 from .lines import NEAR_AXIS, Line
 from .streak_config import StreakConfig
 
@@ -49,7 +51,17 @@ def threshold(shape: tuple[int, int], false_alarm: float) -> float:
     >>> round(threshold((512, 512), 1e-3), 2)
     6.43
     """
-    return -NormalDist().inv_cdf(false_alarm / (_TRIALS * shape[0] * shape[1]))
+    rate = false_alarm / (_TRIALS * shape[0] * shape[1])
+    return -NormalDist().inv_cdf(max(rate, sys.float_info.min))
+
+
+def sums_bytes(shape: tuple[int, int], psf_sigma: float, config: StreakConfig) -> int:
+    """Memory that the sums along lines of an image take, at most."""
+    bin = config.bin or _bin(shape, psf_sigma)
+    longer, shorter = (-(-n // bin) for n in (max(shape), min(shape)))
+    base, n_joins = split(longer)
+    n = base << n_joins
+    return 20 * n * (n + shorter)  # two buffers of two channels, float32, and a quarter to search in
 
 
 def search(

@@ -56,7 +56,7 @@ class Streaks(Frozen):
     Attributes
     ----------
     ends : numpy.ndarray, shape (n, 2, 2), float64
-        (y, x) of both ends of each line, in pixels.
+        (y, x) of both ends of each line in array pixels: 0 is the centre of the first one, -0.5 its edge.
     orientation : numpy.ndarray, shape (n,), str
         "h": the line is ``y = intercept + slope * (x - centre)``; "v": ``x = intercept + slope * (y - centre)``; the
         centre is that of the image, ``(size - 1) / 2``.
@@ -73,7 +73,8 @@ class Streaks(Frozen):
     persistent : numpy.ndarray, shape (n,), bool
         Seen in other epochs, too: no trail. False without a vote.
     suspect : numpy.ndarray, shape (n,), bool
-        Starts at flagged pixels, and nobody voted: a bleed row or a diffraction spike, perhaps.
+        Starts at flagged pixels, and nobody voted: a bleed row or a diffraction spike, perhaps. In a coadd: too few
+        epochs have data there to tell what comes back.
     profile : numpy.ndarray, shape (n, 2 h + 1), float64
         Brightness at distances -h, ..., h from the line in units of `noise`; NaN beyond what was measured.
     block_amplitude : numpy.ndarray, shape (n, blocks), float64
@@ -149,6 +150,15 @@ class Streaks(Frozen):
         if across:
             line = line.between(-0.5, (self.shape[0] if line.vertical else self.shape[1]) - 0.5)
         return mask_pixels(line, half_width, self.shape)
+
+    @property
+    def is_trail(self) -> np.ndarray:
+        """(n,) bool: bright lines that are neither persistent nor suspect."""
+        return (self.sign > 0) & ~self.persistent & ~self.suspect
+
+    def marked(self, *, suspect: np.ndarray) -> Streaks:
+        """The same lines with another `suspect`, (n,) bool."""
+        return Streaks(**{**vars(self), "suspect": suspect})
 
     def select(self, keep: Any) -> Streaks:
         """Those whose entry in `keep`, (n,) bool, is set."""
@@ -250,7 +260,8 @@ def find_streaks(
     five times for each of the lines looked at, at most 12 in a search: their pixels come to the host, where they are
     refined. At most 6 searches; the second is made only if the first found something.
 
-    Memory beside the arguments: 17 bytes per pixel of a 4096 x 4096 image, 290 MB, and 36 of a 512 x 512 one.
+    Memory beside the arguments: 17 bytes per pixel of a large image in bins of 4 pixels (`StreakConfig.bin`), 26 in
+    bins of 2, 36 of a 512 x 512 one; more where one side is much longer than the other.
 
     Examples
     --------
@@ -278,7 +289,7 @@ def find_streaks(
         if len(streaks) == 0 or not (others or flagged is not None):
             return streaks
         if not others:
-            return Streaks(**{**vars(streaks), "suspect": starts_at_flags(_lines(streaks), flagged)})
+            return streaks.marked(suspect=starts_at_flags(_lines(streaks), flagged))
         images = (streak_images(*other, clip=config.clip, mesh=config.mesh) for other in others)
         return with_votes(streaks, [line_votes(streaks, each) for each in images], config=config)
 

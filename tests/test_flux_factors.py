@@ -254,3 +254,15 @@ def test_every_epoch_needs_a_factor():
         stack().scaled([1.0] * 5)
     with pytest.raises(ValueError, match="factors has none for epoch 12, 14; every epoch of the stack needs one"):
         stack().scaled(dict.fromkeys((11, 13, 15, 16, 99), 1.0))
+
+
+def test_twins_of_no_epoch_need_no_factor():
+    night = simulate_night(n_epochs=4, shape=(96, 96), seed=2)
+    whole = night.warps
+    planes = [plane[:3] for plane in (whole.image, whole.variance, whole.mask)]
+    fewer = WarpStack(
+        *planes, schema=whole.schema, psf_sigma=whole.psf_sigma[:3], epochs=whole.epochs[:3], psf_matched=night.twins
+    )
+    scaled = fewer.scaled(dict.fromkeys(whole.epochs, 2.0))
+    assert scaled.psf_matched.epochs == whole.epochs[:3]
+    assert_array_equal(scaled.psf_matched.image, 2 * night.twins.image[:3])

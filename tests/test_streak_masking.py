@@ -234,3 +234,30 @@ def test_lines_in_one_source_are_dropped(found):
     assert len(outside_sources(found, [two])) == 1
     crowded = np.where(X < 200, 7, 0).astype(np.int32)
     assert len(outside_sources(found, [crowded])) == 1
+
+
+def test_of_two_epochs_nothing_is_clipped():
+    """Nobody can say whether one has a trail or the other a scratch; nor where only two have data."""
+    warps = stack({0: trail(2.0)})
+    pair = WarpStack(*(p[:2] for p in (warps.image, warps.variance, warps.mask)), schema=SCHEMA, psf_sigma=[PSF] * 2)
+    with pytest.warns(UserWarning, match="no PSF-matched twins"):
+        result = gpucoadd.coadd(pair, config=CONFIG)
+    assert result.lines[0].suspect.all() and len(result.lines[0])
+    assert not result.streak.any()
+    mask = np.zeros((N_EPOCHS, *SHAPE), np.int32)
+    mask[2:, :, :200] = SCHEMA.bitmask("NO_DATA")
+    result = gpucoadd.coadd(stack({0: trail(2.0)}, mask=mask), config=CONFIG)
+    assert len(result.lines[0]) and not result.streak.any()
+
+
+def test_widths_are_asked_for_before_the_work():
+    warps = stack({})
+    planes = warps.image, warps.variance, warps.mask
+    unknown = WarpStack(*planes, schema=SCHEMA, psf_sigma=[PSF] * 3 + [np.nan] * 4)
+    detection = gpucoadd.Detection(grow_sigma=0.0)
+    config = CoaddConfig(detection=detection, preserve_contained=False, streaks=StreakConfig())
+    with (
+        pytest.raises(ValueError, match="psf_sigma of epoch 3 must be finite and positive"),
+        pytest.warns(UserWarning, match="no PSF-matched twins"),
+    ):
+        gpucoadd.coadd(unknown, config=config)
