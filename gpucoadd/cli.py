@@ -3,7 +3,7 @@ The command line: `gpucoadd coadd`, `decorrelate`, `streaks`, `demo`, `view`, `b
 
 It calls the public functions and adds three things: outputs appear together when everything is done and not at all
 when something failed; messages are single lines; and the exit code tells whose error it was (2 the user's, 1 ours).
-What each command does is in `commands`, `decorrelating` and `searching`.
+What each command does is in `commands`, `decorrelating` and `streak_command`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import NoReturn
 from .arguments import UsageError
 from .commands import run_bench, run_coadd, run_demo, run_info, run_view, version
 from .decorrelating import run_decorrelate
-from .searching import run_streaks
+from .streak_command import run_streaks
 from .terminal import is_users, message_of, one_line_messages, say
 
 _DONE, _OURS, _YOURS, _INTERRUPTED = 0, 1, 2, 130
-_DESCRIPTION = "Coadd warped exposures and reject artifacts; whiten the noise of image differences."
+_DESCRIPTION = (
+    "Coadd warped exposures and reject artifacts; find satellite trails; whiten the noise of image differences."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     coadd.add_argument("--input-map", metavar="FILE", help="write which detectors went where, a healsparse map")
     words = "such as 4G or 512MiB; half of the host's, or 80 %% of what is free on the device, when left out"
     coadd.add_argument("--memory", metavar="SIZE", help=words)
-    coadd.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="where the files do not tell it")
+    coadd.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="FWHM, where the files do not tell it")
     _add_options_and_machine(coadd)
 
     text = "whiten the noise of an image difference; existing output files are replaced"
@@ -156,16 +158,17 @@ def _add_streaks_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "difference", metavar="DIFFERENCE", help="FITS file; its noise and its mask are used where it has them"
     )
-    parser.add_argument("-o", "--out", required=True, metavar="MASK", help="mask with plane STREAK; replaced if there")
+    words = "mask with plane STREAK: all lines, dark and suspect ones too, but those of --others; replaced if there"
+    parser.add_argument("-o", "--out", required=True, metavar="MASK", help=words)
     parser.add_argument("--table", metavar="ECSV", help="write the lines with what was measured on them")
     parser.add_argument(
         "--others",
         nargs="+",
         default=[],
         metavar="DIFFERENCE",
-        help="differences of other epochs on the same pixels: lines that they have, too, are not masked",
+        help="after DIFFERENCE: those of other epochs on the same pixels; lines that they have, too, are not masked",
     )
-    parser.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="where the file does not tell it")
+    parser.add_argument("--psf-fwhm", type=float, metavar="PIXELS", help="FWHM, where the file does not tell it")
     parser.add_argument("--config", metavar="FILE", help="TOML file of options, those of StreakConfig")
     parser.add_argument(
         "-c", dest="options", action="append", default=[], metavar="NAME=VALUE", help="one option; wins over --config"

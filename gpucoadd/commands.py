@@ -35,7 +35,10 @@ def run_coadd(args: argparse.Namespace) -> None:
 
     from . import backend
 
-    config = gpucoadd.CoaddConfig.from_names(read_options(args.config, args.options))
+    options = read_options(args.config, args.options)
+    config = gpucoadd.CoaddConfig.from_names(options)
+    if not config.finds_streaks and any(name.startswith("streaks.") for name in options if name != "streaks.enabled"):
+        raise UsageError("there are options of streaks, but no trails are searched for; add -c streaks.enabled=true")
     if config.stacking.select_epochs and args.epochs is None:
         raise UsageError("select_epochs (doSelectVisits) is on but no list of epochs is given; give --epochs")
     kind, number = backend.resolve_device(args.device)
@@ -59,6 +62,9 @@ def run_coadd(args: argparse.Namespace) -> None:
     tell("device", f"{device} ({twin_name(kind)})")
     tell("epochs", f"{len(result.epochs)} of {n_all} kept")
     tell("clipped", f"{n_clipped} pixels, {100 * n_clipped / n_pixels:.3f} % of those in the epochs kept")
+    if config.finds_streaks:
+        found = [int(lines.is_trail.sum()) for lines in result.lines if lines is not None]
+        tell("trails", f"{sum(found)} in {sum(map(bool, found))} of {len(result.epochs)} epochs")
     computing = max(0.0, computed - began - (reading - read_before))
     tell("seconds", f"{reading:.2f} reading, {computing:.2f} computing, {written - computed:.2f} writing")
     tell("wrote", ", ".join(str(name) for name in (*files, args.artifact_masks) if name is not None))

@@ -7,6 +7,7 @@ from astropy.table import Table
 
 import gpucoadd
 from gpucoadd import MaskSchema, cli, fits
+from gpucoadd.arguments import read_options
 from gpucoadd.simulate import gaussian_psf, simulate_night, write_night
 
 SHAPE, SIGMA = (180, 240), 2.0
@@ -73,6 +74,7 @@ def test_mask_and_table_equal_the_python_call(folder, tmp_path, capsys):
     np.testing.assert_allclose(lines["z"], expected.z)
     np.testing.assert_allclose(lines["start_y"], expected.ends[:, 0, 0])
     assert lines["width"].unit == "pix"
+    assert (lines.meta["origin_y"], lines.meta["origin_x"]) == (-7, 30)
     said = capsys.readouterr().out
     assert said.count("trail: (y, x) from") == 2
     assert "noise         from the file" in said and "psf           2.00 pixels" in said
@@ -111,8 +113,9 @@ MISTAKES = [
     (["{a}", "-o", "{out}", "--others", "{folder}/none.fits"], "none.fits"),
     (
         ["{a}", "-o", "{out}", "--others", "{small}"],
-        "has shape (30, 40) but the difference has (180, 240); both are (y, x)",
+        "(30, 40) at origin (0, 0) but",
     ),
+    (["{a}", "-o", "{out}", "--others", "{bare}"], "(180, 240) at origin (0, 0) but"),
     (["{folder}/none.fits", "-o", "{out}"], "none.fits"),
 ]
 
@@ -129,17 +132,38 @@ def test_mistakes_are_one_line_and_leave_nothing(words, message, folder, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["small.fits"]
 
 
+def test_a_difference_has_no_vote_on_itself(folder, tmp_path, capsys):
+    words = ["streaks", str(folder / "a.fits"), "-o", str(tmp_path / "m.fits"), "--device", "cpu"]
+    assert cli.main([*words, "--others", str(folder / "a.fits"), str(folder / ".." / folder.name / "a.fits")]) == 0
+    data, bit = read_mask(tmp_path / "m.fits")
+    np.testing.assert_array_equal(data & bit != 0, found_in(folder).mask)
+    assert "2, of which 0 are in other differences" in capsys.readouterr().out
+
+
+def test_one_file_of_options_serves_both_commands(folder, tmp_path, capsys):
+    toml = tmp_path / "options.toml"
+    toml.write_text("[streaks]\nenabled = true\nmin_length = 96\n")
+    out, words = tmp_path / "m.fits", ["--device", "cpu", "--config", str(toml)]
+    assert cli.main(["streaks", str(folder / "a.fits"), "-o", str(out), *words]) == 0
+    config = fits.read_provenance(out)["config"]
+    assert config["min_length"] == 96 and "enabled" not in config
+    assert gpucoadd.CoaddConfig.from_names(read_options(str(toml), [])).streaks.min_length == 96
+
+
 def test_psf_width_of_a_file(folder):
     assert fits.find_psf_sigma(folder / "a.fits") == pytest.approx(SIGMA, rel=1e-3)
     assert np.isnan(fits.find_psf_sigma(folder / "bare.fits"))
 
 
-def test_artifact_masks_tell_trails(tmp_path):
+def test_artifact_masks_tell_trails(tmp_path, capsys):
     night = simulate_night(n_epochs=6, shape=(256, 256), seed=4, trail_fraction=0, faint_trail=0.6)
     write_night(night, tmp_path / "in")
     words = ["coadd", str(tmp_path / "in" / "direct"), "--psf-matched", str(tmp_path / "in" / "matched")]
     words += ["-o", str(tmp_path / "coadd.fits"), "--artifact-masks", str(tmp_path / "masks"), "--device", "cpu"]
+    assert cli.main([*words, "-c", "streaks.min_length=96"]) == 2
+    assert "no trails are searched for; add -c streaks.enabled=true" in capsys.readouterr().err
     assert cli.main([*words, "-c", "streaks.enabled=true"]) == 0
+    assert "trails        1 in 1 of 6 epochs" in capsys.readouterr().out
     warps = gpucoadd.read_warps(tmp_path / "in" / "direct", psf_matched=tmp_path / "in" / "matched", device="cpu")
     config = gpucoadd.CoaddConfig(streaks=gpucoadd.StreakConfig())
     expected = gpucoadd.coadd(warps, config=config)

@@ -16,8 +16,6 @@ from .terminal import tell
 if TYPE_CHECKING:
     from .streaks import Streaks
 
-_BAD, _FLAGGED = ("NO_DATA", "INTRP", "BAD", "SAT", "EDGE"), ("SAT", "BAD", "SUSPECT")
-
 
 def run_streaks(args: argparse.Namespace) -> None:
     """`gpucoadd streaks`: read, search, write, and say what was found."""
@@ -28,6 +26,8 @@ def run_streaks(args: argparse.Namespace) -> None:
     files = [args.difference, *args.others]
     check_outputs(outputs, None, inputs=[*files, *filter(None, [args.config])])
     options = read_options(args.config, args.options, tables=(), example="min_length=64")
+    options = {name.removeprefix("streaks."): value for name, value in options.items()}  # a coadd's names, too
+    options.pop("enabled", None)  # which is for coadds
 
     from . import __version__, backend
     from .fits import write_mask
@@ -40,7 +40,7 @@ def run_streaks(args: argparse.Namespace) -> None:
     sigma = _psf_sigma(args)
     began = time.perf_counter()
     difference = _Difference(args.difference, device)
-    others = [_Difference(path, device).planes for path in args.others]
+    others = [_other(path, difference, device).planes for path in args.others if not _is_one(path, args.difference)]
     read = time.perf_counter()
     found = find_streaks(
         *difference.planes, psf_sigma=sigma, config=config, others=others or None, flagged=difference.flagged
@@ -53,14 +53,16 @@ def run_streaks(args: argparse.Namespace) -> None:
     computed = time.perf_counter()
     provenance = {
         "version": __version__,
-        "config": {**as_names(config), "psf_sigma": sigma},
+        "config": {"psf_sigma": sigma, **{n: value for n, value in as_names(config).items() if n != "enabled"}},
         "inputs": [(os.path.basename(path), path, math.nan) for path in files],
     }
     grid = {"origin": image.origin, "wcs": image.wcs, "provenance": provenance}
     with Staging() as staging:
         write_mask(staging.place(args.out), mask, schema=schema, **grid)
         if args.table is not None:
-            found.to_table().write(staging.place(args.table), format="ascii.ecsv", overwrite=True)
+            table = found.to_table()
+            table.meta.update(origin_y=image.origin[0], origin_x=image.origin[1], psf_sigma=sigma)
+            table.write(staging.place(args.table), format="ascii.ecsv", overwrite=True)
 
     tell("device", f"{device} ({'NumPy' if kind == 'cpu' else 'CuPy'})")
     tell("psf", f"{sigma:.2f} pixels (sigma)")
@@ -80,14 +82,35 @@ class _Difference:
     def __init__(self, path: str, device: str) -> None:
         from . import backend
         from .fits import read_difference
+        from .streak_config import BAD_PLANES, FLAGGED_PLANES
 
+        self.path = path
         self.image = image = read_difference(path, device=device)
         xp = backend.array_module(image.image)
         with backend.using(image.image):
             self.has_noise = bool(xp.isfinite(image.variance).any())
             variance = image.variance if self.has_noise else xp.ones_like(image.image)
-            bad, self.flagged = ((image.mask & image.schema.known_bitmask(names)) != 0 for names in (_BAD, _FLAGGED))
+            bits = (image.schema.known_bitmask(names) for names in (BAD_PLANES, FLAGGED_PLANES))
+            bad, self.flagged = ((image.mask & bit) != 0 for bit in bits)
         self.planes = (image.image, variance, bad)
+
+
+def _is_one(path: str, other: str) -> bool:
+    """Whether two names are one file: a difference has no vote on itself."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def _other(path: str, first: _Difference, device: str) -> _Difference:
+    """Another epoch, on the same pixels."""
+    other = _Difference(path, device)
+    grids = [(each.image.shape, each.image.origin) for each in (other, first)]
+    if grids[0] != grids[1]:
+        (shape, origin), (wanted, start) = grids
+        raise UsageError(
+            f"{path} is {shape} at origin {origin} but {first.path} is {wanted} at {start}; differences must share one "
+            "pixel grid"
+        )
+    return other
 
 
 def _psf_sigma(args: argparse.Namespace) -> float:
@@ -107,9 +130,9 @@ def _lines(found: Streaks) -> Iterator[str]:
     """Each line in words."""
     for number in range(len(found)):
         (y0, x0), (y1, x1) = found.ends[number]
-        kind = "persistent" if found.persistent[number] else "suspect" if found.suspect[number] else "trail"
-        kind = f"dark {kind}" if found.sign[number] < 0 else kind
+        kind = "trail" if found.sign[number] > 0 else "dark line"
+        kind = "persistent" if found.persistent[number] else "suspect" if found.suspect[number] else kind
         yield (
-            f"{kind}: (y, x) from ({y0:.0f}, {x0:.0f}) to ({y1:.0f}, {x1:.0f}), width {found.width[number]:.1f}, "
-            f"{found.amplitude[number]:.2f} sigma per pixel, z {found.z[number]:.1f}"
+            f"{kind}: (y, x) from ({round(y0)}, {round(x0)}) to ({round(y1)}, {round(x1)}), "
+            f"width {found.width[number]:.1f}, {found.amplitude[number]:.2f} sigma per pixel, z {found.z[number]:.1f}"
         )
