@@ -1,7 +1,8 @@
 """
 Coaddition that rejects artifacts and keeps variable stars; image differences with white noise.
 
-NumPy arrays in, NumPy arrays out; CuPy arrays in, CuPy arrays out. `coadd` and `decorrelate` are the places to start.
+NumPy arrays in, NumPy arrays out; CuPy arrays in, CuPy arrays out. `coadd` and `decorrelate` are the places to start;
+`find_streaks` finds satellite trails in any difference.
 """
 
 from typing import TYPE_CHECKING, Any

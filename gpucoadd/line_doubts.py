@@ -22,6 +22,9 @@ _BEYOND = 8.0  # pixels beyond a line's mask, without which it is along a border
 def is_bordered(line: Line, coverage: Array, half_width: float) -> bool:
     """
     Whether a line runs along a border of the data: with none beyond `half_width` on one side, for most of its length.
+
+    Waits for the device once.
+
     Parameters
     ----------
     line : Line
