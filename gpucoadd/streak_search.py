@@ -140,8 +140,9 @@ def _refined(images: LineImages, candidate: Candidate, psf_sigma: float, factor:
     for by in (-aside, aside):
         first, last = fit.line.moved(by, by).ends().tolist()
         narrow = candidate._replace(ends=((first[0], first[1]), (last[0], last[1])), width=0.0)
-        fits.append(refine_line(images, narrow, psf_sigma=psf_sigma, factor=factor))
-    return max((each for each in fits if each is not None), key=lambda each: each.z)
+        found = refine_line(images, narrow, psf_sigma=psf_sigma, factor=factor)
+        fits += [] if found is None else [found]
+    return max(fits, key=lambda each: each.z)
 
 
 def _is_line(fit: Fit, needed: float, config: StreakConfig, flagged: Array | None) -> bool:
