@@ -10,6 +10,7 @@ from scenes import SCHEMA, flat_stack, from_image
 import gpucoadd
 from gpucoadd import AssemblyConfig, CoaddConfig, Interpolation, NoWorkFound, WarpStack
 from gpucoadd.backend import to_host
+from gpucoadd.simulate import simulate_night
 
 PLANES = ("image", "variance", "mask", "n_image", "contributed")
 ALL = (*PLANES, "epoch_count", "n_image_matched", "template_footprints", "clipped", "no_data", "edge", "variance_scale")
@@ -318,3 +319,15 @@ def test_online_mean_counts_what_it_sums():
     assert result.n_image[2, 2] == 3 and result.variance[2, 2] == result.variance[1, 1]
     names["doOnlineForMean"] = False  # the stack path counts before planes are removed, as LSST does
     assert gpucoadd.assemble(stack, config=AssemblyConfig.from_lsst(names)).n_image[2, 2] == 2
+
+
+def test_provenance_names_the_warps_that_were_stacked():
+    night = simulate_night(n_epochs=4, shape=(96, 96), seed=2)
+    twins = night.twins.select(night.twins.epochs[::-1])
+    warps = gpucoadd.WarpStack(
+        night.warps.image, night.warps.variance, night.warps.mask, schema=night.warps.schema,
+        psf_sigma=night.warps.psf_sigma, epochs=night.warps.epochs, psf_matched=twins,
+    )  # fmt: skip
+    config = gpucoadd.CoaddConfig.from_lsst({"warpType": "psfMatched"})
+    result = gpucoadd.coadd(warps, config=config)
+    assert tuple(epoch for epoch, _, _ in result.provenance["inputs"]) == result.epochs
