@@ -11,10 +11,16 @@ import math
 import numpy as np
 
 from .backend import Array, array_module, to_host
+from .line_fits import FILTERS, Fit, filtered
+from .line_images import LineImages, NoiseFactor
+from .line_masks import unclipped
 from .lines import Line, on_segment, take_strip
 
 _ALONG_AXIS = math.tan(math.radians(0.3))  # slope
 _FLAGGED_SHARE = 0.25
+_WINDOW = 16  # pixels to each side, of which a line's running brightness is the median
+_STICKS_OUT, _GROWN = 4.0, 1.5  # scatters by which a compact source does; PSF sigmas around it that are left out, too
+_MAD_TO_SIGMA = 1.4826
 _NEAR = 20  # pixels
 _BEYOND = 8.0  # pixels beyond a line's mask, without which it is along a border
 
@@ -78,3 +84,57 @@ def starts_at_flags(lines: list[Line], flagged: Array) -> np.ndarray:
     blocks = across[:, :, :-2] & across[:, :, 1:-1] & across[:, :, 2:]
     near = np.hypot(around[1:-1, None], around[1:-1]) <= _NEAR
     return (blocks & near).any(axis=(1, 2)).reshape(-1, 2).any(axis=1)
+
+
+def without_compact(
+    images: LineImages, planes: tuple[Array, Array], fit: Fit, *, psf_sigma: float, factor: NoiseFactor
+) -> float:
+    """
+    Significance of a line without what sticks out of it: cosmic rays, and what is left of stars.
+
+    Such places are brighter than the median of their neighbourhood along the line, where no pixel is clipped. A trail,
+    however bright, moves that median, and so do flashes longer than half of its window.
+
+    Parameters
+    ----------
+    images : LineImages
+    planes : (array, array)
+        Difference and variance, (y, x) float32.
+    fit : Fit
+    psf_sigma : float
+    factor : NoiseFactor
+
+    Notes
+    -----
+    Waits for the device once.
+    """
+    line = fit.line
+    strip = take_strip((*images[:2], *planes), line, 4 * fit.width * line.stretch)
+    on = on_segment(strip, line)
+    raw = unclipped(strip._replace(planes=strip.planes[[2, 3, 1]]), images, fit.sign)
+    steady = on & _steady(*filtered(raw, line, 1, fit.width), math.ceil(_GROWN * psf_sigma))
+    strip = strip._replace(planes=strip.planes[:2])
+    best = 0.0
+    for share in FILTERS:
+        a, v = (values[steady].sum() for values in filtered(strip, line, fit.sign, share * fit.width))
+        if v > 0:
+            best = max(best, float(a / math.sqrt(v)) / factor(share * fit.width))
+    return best
+
+
+def _steady(a: np.ndarray, v: np.ndarray, grown: int) -> np.ndarray:
+    """Which places along a line are as bright as their neighbourhood; (n,) bool."""
+    brightness = np.where(v > 0, a / np.where(v > 0, v, 1), np.nan)
+    padded = np.pad(brightness, _WINDOW, constant_values=np.nan)
+    deviation = np.abs(brightness - _nan_median(np.lib.stride_tricks.sliding_window_view(padded, 2 * _WINDOW + 1)))
+    out = deviation > _STICKS_OUT * _MAD_TO_SIGMA * _nan_median(deviation[None])
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(out, grown), 2 * grown + 1)
+    return (v > 0) & ~near.any(axis=1)
+
+
+def _nan_median(rows: np.ndarray) -> np.ndarray:
+    """Median of each row without its NaN; NaN, without a warning, where nothing is left."""
+    ordered = np.sort(rows, axis=1)
+    n = np.isfinite(ordered).sum(axis=1)
+    low, high = (np.take_along_axis(ordered, np.maximum(m, 0)[:, None], axis=1)[:, 0] for m in ((n - 1) // 2, n // 2))
+    return np.where(n > 0, (low + high) / 2, np.nan)

@@ -86,7 +86,7 @@ def line_profile(
     line = fit.line
     half = max(24, math.ceil(4 * fit.width))
     raw = take_strip((difference, variance, images.weight), line, 2 * half * line.stretch + 1)
-    strip = _unclipped(raw, images, fit.sign)
+    strip = unclipped(raw, images, fit.sign)
     on = on_segment(strip, line)
     distance = strip.offset[on] / np.float32(line.stretch)
     signal, weight = strip.planes[0][on], strip.planes[1][on]
@@ -106,7 +106,7 @@ def line_profile(
     return Profile(crest, width, reach, fit.sign * values, fit.sign * blocks)
 
 
-def _unclipped(raw: Strip, images: LineImages, sign: int) -> Strip:
+def unclipped(raw: Strip, images: LineImages, sign: int) -> Strip:
     """The strip of signal and weight as if no pixel had been clipped, from one of difference, variance and weight."""
     difference, variance, weight = raw.planes
     there = weight > 0

@@ -96,7 +96,7 @@ def _counted(found: Streaks, votes: Sequence[Votes], config: CoaddConfig) -> Str
     n_epochs = 1 + sum((each.weight >= LEAST_WEIGHT for each in votes), start=np.zeros(len(found)))
     allowed = np.array([config.persistence.limit(n) for n in n_epochs.tolist()])
     rule = dataclasses.replace(config.streaks, persistence=max(config.streaks.persistence, int(allowed.max())))
-    return with_votes(found, votes, config=rule).marked(suspect=found.suspect | (allowed < 1))
+    return with_votes(found, votes, config=rule).marked(suspect=allowed < 1)
 
 
 def outside_sources(found: Streaks, template_labels: Sequence[Array]) -> Streaks:

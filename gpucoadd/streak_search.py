@@ -10,7 +10,7 @@ import numpy as np
 
 from .backend import Array, array_module
 from .line_candidates import Candidate, candidates
-from .line_doubts import is_along_flags, is_bordered
+from .line_doubts import is_along_flags, is_bordered, without_compact
 from .line_fits import Fit, is_accepted, refine_line
 from .line_images import LineImages, NoiseFactor, noise_factor, subtract_background
 from .line_masks import Profile, extended, line_profile, mask_pixels
@@ -25,6 +25,7 @@ _MAX_ROUNDS = 6
 _LOOKS = 12  # at candidates, in one round
 _SAME = 20  # bins
 _REMOVED = 3.5  # widths
+_LESS = 0.5  # significance that a line may lack without compact sources
 _MORE_NEAR_AXIS, _MORE_ALONG_FLAGS = 1.0, 2.0  # significance that rows and columns need beyond the threshold
 _WIDEST_OF_PSF = 6.0  # of a trail's Gaussian sigma, in those of the PSF: what is wider is background
 # In the same unit: what is wider may be narrow lines, if a neighbour was removed after it was seen.
@@ -111,6 +112,8 @@ def search(
             looked.append(candidate)
             fit = _refined(images, candidate, psf_sigma, factor)
             if fit is None or not _is_line(fit, needed, config, flagged):
+                continue
+            if without_compact(images, planes, fit, psf_sigma=psf_sigma, factor=factor) < needed - _LESS:
                 continue
             if removed and fit.width > _WIDE * psf_sigma:
                 continue  # the next round looks again, without what was removed in this one

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from trails import noise, planes
 
-from gpucoadd.line_doubts import is_along_flags, is_bordered, starts_at_flags
+from gpucoadd.line_candidates import Candidate
+from gpucoadd.line_doubts import is_along_flags, is_bordered, starts_at_flags, without_compact
+from gpucoadd.line_fits import refine_line
+from gpucoadd.line_images import noise_factor, streak_images
 from gpucoadd.lines import Line
 
 SHAPE = (120, 200)
@@ -80,3 +84,31 @@ def test_footprints_are_seen_at_the_edge_only_where_they_are():
     flagged[0:3, 0:3] = True
     assert starts_at_flags([row(1, 10.0, 199.0)], flagged).tolist() == [True]
     assert starts_at_flags([row(119, 10.0, 199.0)], flagged).tolist() == [False]
+
+
+def _fitted(difference, xp=np):
+    """Images, planes, the line along row 60 as it is, and the noise factor."""
+    given = planes(difference, xp=xp)
+    images = streak_images(*given, mesh=0)
+    factor = noise_factor(images)
+    candidate = Candidate(9.0, 1, ((60.0, 0.0), (60.0, 199.0)), 4.0)
+    fit = refine_line(images, candidate, psf_sigma=2.0, factor=factor)
+    return images, given[:2], fit, factor
+
+
+def test_compact_sources_on_a_line_do_not_make_it(xp):
+    y, x = np.mgrid[:120, :200]
+    spots = sum(8 * np.exp(-0.5 * ((y - 60) ** 2 + (x - at) ** 2) / 4) for at in (18, 52, 91, 128, 170))
+    images, given, fit, factor = _fitted(noise((120, 200), 3) + spots, xp)
+    assert fit.z > 8
+    assert without_compact(images, given, fit, psf_sigma=2.0, factor=factor) < 0.5 * fit.z
+
+
+@pytest.mark.parametrize("crest", [0.6, 3.0, 30.0])
+@pytest.mark.parametrize("period", [None, 66])
+def test_trails_and_long_flashes_are_no_compact_sources(crest, period):
+    y, x = np.mgrid[:120, :200]
+    lit = 1.0 if period is None else (x // (period // 2)) % 2
+    light_of_it = crest * lit * np.exp(-0.5 * ((y - 60) / 2.0) ** 2)
+    images, given, fit, factor = _fitted(noise((120, 200), 3) + light_of_it)
+    assert without_compact(images, given, fit, psf_sigma=2.0, factor=factor) > 0.75 * fit.z

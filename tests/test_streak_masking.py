@@ -261,3 +261,11 @@ def test_widths_are_asked_for_before_the_work():
         pytest.warns(UserWarning, match="no PSF-matched twins"),
     ):
         gpucoadd.coadd(unknown, config=config)
+
+
+def test_trails_that_start_at_saturated_pixels_are_clipped_where_others_vote():
+    mask = np.zeros((N_EPOCHS, *SHAPE), np.int32)
+    mask[3, 40:80, :12] = SCHEMA.bitmask("SAT")
+    result = gpucoadd.coadd(stack({3: trail(0.8)}, mask=mask), config=CONFIG)
+    assert not result.lines[3].suspect.any()
+    assert result.streak[3][np.abs(distance(0.3, 60.0)) < 3].all()
