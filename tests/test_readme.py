@@ -40,6 +40,10 @@ def test_the_streaks_example_runs(run):
     assert "Streaks(1 lines in 300 x 400, 0 persistent)" in printed and "start_y" in printed
 
 
+def test_no_page_has_a_gap():
+    assert not re.search(r"^(TABLE|TODO|XXX)$", README + STREAKS, re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_links_point_at_files(page):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
