@@ -88,7 +88,7 @@ def test_footprints_are_seen_at_the_edge_only_where_they_are():
 
 def _fitted(difference, xp=np):
     """Images, planes, the line along row 60 as it is, and the noise factor."""
-    given = planes(difference, xp=xp)
+    given = planes(difference.astype(np.float32), xp=xp)
     images = streak_images(*given, mesh=0)
     factor = noise_factor(images)
     candidate = Candidate(9.0, 1, ((60.0, 0.0), (60.0, 199.0)), 4.0)
