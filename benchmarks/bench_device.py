@@ -25,7 +25,7 @@ import gpucoadd  # isort: skip
 from gpucoadd import backend, benchmarking, primitives, timing  # isort: skip
 from gpucoadd.bench_scene import SCIENCE_VARIANCE, SKY_SIGMA, TEMPLATE_VARIANCE, Field, make_field  # isort: skip
 from gpucoadd.bench_steps import CELLS, REJECT, STEPS, Bench, stacking  # isort: skip
-from gpucoadd.coaddition import Coadd  # isort: skip
+from gpucoadd.coadds import Coadd  # isort: skip
 from gpucoadd.upload import pinned  # isort: skip
 from gpucoadd.workers import check_threads  # isort: skip
 

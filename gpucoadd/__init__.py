@@ -12,7 +12,8 @@ from .assembly_config import STATISTICS, AssemblyConfig, Clipping, InputMap, Int
 from .backend import to_device, to_host
 from .bright_objects import mask_bright_objects
 from .cells import CellGrid
-from .coaddition import Coadd, NoWorkFound, assemble, coadd
+from .coaddition import NoWorkFound, assemble, coadd
+from .coadds import Coadd
 from .combination import stack
 from .configuration import CoaddConfig, Detection, LsstStreaks, Persistence, Prefilter, VarianceScaling
 from .decorrelation import Decorrelated, DecorrelatedCells, decorrelate, variance_mean

@@ -20,7 +20,8 @@ from .artifacts import find_artifacts
 from .backend import Array, is_host
 from .bench_scene import Difference, Field, make_difference, make_field
 from .cells import CellGrid
-from .coaddition import Coadd, assemble, coadd
+from .coaddition import assemble, coadd
+from .coadds import Coadd
 from .combination import prepare, stack
 from .configuration import CoaddConfig
 from .decorrelation import decorrelate

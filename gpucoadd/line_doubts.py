@@ -10,9 +10,10 @@ import math
 
 import numpy as np
 
+from . import primitives
 from .backend import Array, array_module, to_host
 from .line_fits import FILTERS, Fit, filtered
-from .line_images import LineImages, NoiseFactor
+from .line_images import MAD_TO_SIGMA, LineImages, NoiseFactor
 from .line_masks import unclipped
 from .lines import Line, on_segment, take_strip
 
@@ -20,7 +21,6 @@ _ALONG_AXIS = math.tan(math.radians(0.3))  # slope
 _FLAGGED_SHARE = 0.25
 _WINDOW = 16  # pixels to each side, of which a line's running brightness is the median
 _STICKS_OUT, _GROWN = 4.0, 1.5  # scatters by which a compact source does; PSF sigmas around it that are left out, too
-_MAD_TO_SIGMA = 1.4826
 _NEAR = 20  # pixels
 _BEYOND = 8.0  # pixels beyond a line's mask, without which it is along a border
 
@@ -126,15 +126,12 @@ def _steady(a: np.ndarray, v: np.ndarray, grown: int) -> np.ndarray:
     """Which places along a line are as bright as their neighbourhood; (n,) bool."""
     brightness = np.where(v > 0, a / np.where(v > 0, v, 1), np.nan)
     padded = np.pad(brightness, _WINDOW, constant_values=np.nan)
-    deviation = np.abs(brightness - _nan_median(np.lib.stride_tricks.sliding_window_view(padded, 2 * _WINDOW + 1)))
-    out = deviation > _STICKS_OUT * _MAD_TO_SIGMA * _nan_median(deviation[None])
+    deviation = np.abs(brightness - _medians(np.lib.stride_tricks.sliding_window_view(padded, 2 * _WINDOW + 1)))
+    out = deviation > _STICKS_OUT * MAD_TO_SIGMA * _medians(deviation[None])
     near = np.lib.stride_tricks.sliding_window_view(np.pad(out, grown), 2 * grown + 1)
     return (v > 0) & ~near.any(axis=1)
 
 
-def _nan_median(rows: np.ndarray) -> np.ndarray:
-    """Median of each row without its NaN; NaN, without a warning, where nothing is left."""
-    ordered = np.sort(rows, axis=1)
-    n = np.isfinite(ordered).sum(axis=1)
-    low, high = (np.take_along_axis(ordered, np.maximum(m, 0)[:, None], axis=1)[:, 0] for m in ((n - 1) // 2, n // 2))
-    return np.where(n > 0, (low + high) / 2, np.nan)
+def _medians(rows: np.ndarray) -> np.ndarray:
+    """Median of each row without its NaN; NaN where nothing is left."""
+    return primitives.quantiles(np.ascontiguousarray(rows, dtype=np.float32), (0.5,))[0][:, 0]

@@ -25,7 +25,8 @@ _FINE = 0.25  # pixels, at most, between the places where a profile is tried
 _WIDTHS = ((0.5, 0.71, 1.0, 1.41, 2.0), (0.7, 0.84, 1.0, 1.19, 1.41))  # tried in the first round, and in others
 _WIDEST = 16.0  # Gaussian sigma, in pixels
 _BOX_TO_SIGMA = 0.36  # of the Gaussian that a box sees best
-_LEAST_HALF = 24  # pixels to each side of the line
+LEAST_HALF = 24  # pixels to each side of the line
+NARROWEST = 0.8  # of a line's Gaussian sigma, in those of the PSF
 _N_PIECES, _N_BEST = 16, 3
 _POSITIVE_SHARE, _STEADY = 0.7, 0.7
 _LEAST_LENGTH = 0.8
@@ -98,13 +99,13 @@ def refine_line(images: LineImages, candidate: Candidate, *, psf_sigma: float, f
     Waits for the device in each round.
     """
     line, sign = line_of(candidate), candidate.sign
-    narrowest = min(0.8 * psf_sigma, _WIDEST)
+    narrowest = min(NARROWEST * psf_sigma, _WIDEST)
     width = float(np.clip(_BOX_TO_SIGMA * candidate.width / line.stretch, psf_sigma, _WIDEST))
     slack = candidate.width / 2
     for number, reach in enumerate(_REACHES):
         reach = max(reach, min(slack, 4 * reach))
         widths = np.unique(np.clip(np.multiply(_WIDTHS[number > 0], width), narrowest, _WIDEST))
-        strip = take_strip(images[:2], line, max(_LEAST_HALF, 3 * widths[-1]) * line.stretch + reach)
+        strip = take_strip(images[:2], line, max(LEAST_HALF, 3 * widths[-1]) * line.stretch + reach)
         if len(strip.major) == 0:
             return None
         segments = _longer(line, strip) if number < _GROWING else [line]

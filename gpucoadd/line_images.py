@@ -18,7 +18,7 @@ import numpy as np
 from . import primitives
 from .backend import Array, array_module, fft, quiet, to_host
 
-_MAD_TO_SIGMA = 1.4826
+MAD_TO_SIGMA = 1.4826
 _LARGEST_WEIGHT = 2.0  # of a pixel, as the ratio of the median sigma to its own
 _SAMPLES = 1 << 20  # enough for a median that is off by a thousandth of a sigma
 _MESH_SHARE = 0.25  # of a mesh that must be good
@@ -92,7 +92,7 @@ def streak_images(difference: Array, variance: Array, bad: Array, *, clip: float
     del samples, deviations, good
     if not (n and mad > 0):
         return LineImages(xp.zeros_like(signal), xp.zeros_like(signal), math.nan, math.nan)
-    scatter = _MAD_TO_SIGMA * mad
+    scatter = MAD_TO_SIGMA * mad
     signal *= xp.float32(1 / scatter)
     xp.clip(signal, -clip, clip, out=signal)
     inverse *= xp.float32(1 / typical)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .backend import Array
-from .line_fits import BLOCK, Fit
+from .line_fits import BLOCK, LEAST_HALF, NARROWEST, Fit
 from .line_images import LineImages
 from .lines import Line, Strip, on_segment, strip_pixels, take_strip
 
@@ -84,7 +84,7 @@ def line_profile(
     Waits for the device once.
     """
     line = fit.line
-    half = max(24, math.ceil(4 * fit.width))
+    half = max(LEAST_HALF, math.ceil(4 * fit.width))
     raw = take_strip((difference, variance, images.weight), line, 2 * half * line.stretch + 1)
     strip = unclipped(raw, images, fit.sign)
     on = on_segment(strip, line)
@@ -94,7 +94,7 @@ def line_profile(
     outside = values[np.abs(np.arange(-2 * half, 2 * half + 1)) > _OUTER * half]
     level = float(np.median(outside[np.isfinite(outside)])) if np.isfinite(outside).any() else 0.0
     values, error, place = values[half:-half] - level, error[half:-half], place[half:-half]
-    crest, width = _gaussian(place, values, least=0.8 * psf_sigma, most=half / 2.5)
+    crest, width = _gaussian(place, values, least=NARROWEST * psf_sigma, most=half / 2.5)
     error_of_width = _WIDTH_ERROR / (fit.z * max(1.0, crest / clip))
     width = _towards(psf_sigma, width, error_of_width)
     if fit.z < _FAINT:
