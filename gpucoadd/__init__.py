@@ -18,6 +18,7 @@ from .combination import stack
 from .configuration import CoaddConfig, Detection, LsstStreaks, Persistence, Prefilter, VarianceScaling
 from .decorrelation import Decorrelated, DecorrelatedCells, decorrelate, variance_mean
 from .decorrelation_config import DecorrelationConfig
+from .exposures import from_lsst
 from .images import MaskedImage, WarpStack
 from .masks import MaskSchema
 from .matching import SpatialKernel
@@ -71,6 +72,7 @@ __all__ = [
     "filter_artifacts",
     "find_artifacts",
     "find_streaks",
+    "from_lsst",
     "map_cells",
     "mask_bright_objects",
     "noise_statistics",

@@ -1,0 +1,386 @@
+"""
+Exposures of the LSST stack, used by their attributes; nothing of that stack is imported.
+
+Three kinds are known: those of `lsst.afw.image` (an int32 mask and ``getMaskPlaneDict``), those of `lsst.images` (a
+mask with a ``schema``), and `MaskedImage`. What goes out is a new object of the kind that came in.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .backend import Array, to_host
+from .images import MaskedImage
+from .masks import MaskSchema
+from .point_spread import Psf
+from .psf import adaptive_moments
+
+
+class Box(NamedTuple):
+    """Rectangle of pixels in the parent frame."""
+
+    x0: int
+    y0: int
+    width: int
+    height: int
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(y, x) of the first pixel."""
+        return self.y0, self.x0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) size in pixels."""
+        return self.height, self.width
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], origin: tuple[int, int] = (0, 0)) -> Box:
+        """From a shape and an origin, both (y, x)."""
+        return cls(origin[1], origin[0], shape[1], shape[0])
+
+
+def as_box(box: Any) -> Box:
+    """
+    `Box` of what stands for one: a ``Box2I`` of `lsst.geom`, a ``Box`` of `lsst.images`, or x0, y0, width, height.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(box, Box):
+        return box
+    if hasattr(box, "getMinX"):
+        return Box(int(box.getMinX()), int(box.getMinY()), int(box.getWidth()), int(box.getHeight()))
+    if hasattr(box, "y") and hasattr(box.y, "start"):
+        return Box(int(box.x.start), int(box.y.start), int(box.x.stop - box.x.start), int(box.y.stop - box.y.start))
+    if isinstance(box, (tuple, list)) and len(box) == 4:
+        return Box(*map(int, box))
+    raise TypeError(f"a box must be x0, y0, width, height or an object of lsst.geom or lsst.images, got {box!r}")
+
+
+def box_like(box: Box, like: Any) -> Any:
+    """`box` as an object of the class of `like`, which is any that `as_box` takes."""
+    if hasattr(like, "getMinX"):
+        return type(like)(type(like.getMin())(box.x0, box.y0), type(like.getDimensions())(box.width, box.height))
+    if hasattr(like, "y") and hasattr(like.y, "start"):
+        return type(like).from_shape(box.shape, start=box.origin)
+    return box
+
+
+def from_lsst(exposure: Any) -> MaskedImage:
+    """
+    Arrays of an exposure or a masked image of the LSST stack.
+
+    Parameters
+    ----------
+    exposure : object
+        With the attributes of `lsst.afw.image` exposures or masked images, of `lsst.images` masked images, or a
+        `MaskedImage`, which comes back as it is.
+
+    Returns
+    -------
+    MaskedImage
+        Image and variance are the arrays of `exposure` where they are in native byte order and C order, not copies. The
+        mask of an `lsst.images` object gets bits of its own, those that LSST starts with where the names are these.
+
+    Raises
+    ------
+    TypeError
+        If the object is of no kind that is known, or its pixels are not float32 or float64.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as Object
+    >>> image, mask = np.ones((2, 3), np.float32), np.zeros((2, 3), np.int32)
+    >>> planes = Object(array=mask, getMaskPlaneDict=lambda: {"BAD": 0, "NO_DATA": 8})
+    >>> exposure = Object(image=Object(array=image), mask=planes, variance=Object(array=image), getXY0=lambda: (7, 5))
+    >>> from_lsst(exposure)
+    MaskedImage(shape=(2, 3), origin=(5, 7), unit=None)
+    """
+    if isinstance(exposure, MaskedImage):
+        return exposure
+    image, variance = (_native(_pixels(_part(exposure, name))) for name in ("image", "variance"))
+    mask, schema = read_mask(_part(exposure, "mask"))
+    return MaskedImage(
+        image,
+        variance,
+        mask,
+        schema=schema,
+        origin=box_of(exposure).origin,
+        wcs=wcs_of(exposure),
+        unit=unit_of(exposure),
+    )
+
+
+def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
+    """
+    The pixels of `result` in an exposure of the kind of `like`.
+
+    Parameters
+    ----------
+    result : MaskedImage
+        On the host or a device. Its planes are given those bits that the new mask has for them.
+    like : object
+        Any that `from_lsst` takes; it is not modified.
+    anew : bool
+        Whether all that `like` has besides its pixels is left out but WCS, filter and calibration: for a coadd, which
+        must not have the PSF of one of its warps.
+
+    Returns
+    -------
+    object
+        A `MaskedImage`, `result` itself, for a `MaskedImage`.
+
+    Raises
+    ------
+    TypeError
+        If `like` is of no kind that is known.
+    ValueError
+        If the shapes differ.
+    """
+    if isinstance(like, MaskedImage):
+        return result
+    made = _new_exposure(like) if anew else _copy(like)
+    image = _part(made, "image")
+    if _pixels(image).shape != result.image.shape:
+        raise ValueError(
+            f"the result has shape {result.image.shape} but the exposure to be filled {_pixels(image).shape}; "
+            "both must cover the same pixels"
+        )
+    _pixels(image)[...] = to_host(result.image)
+    _pixels(_part(made, "variance"))[...] = to_host(result.variance)
+    if hasattr(_part(made, "mask"), "getMaskPlaneDict"):
+        write_mask(_part(made, "mask"), result.mask, result.schema)
+    else:
+        made.mask = _images_mask(made.mask, to_host(result.mask), result.schema)
+    return made
+
+
+def read_mask(mask: Any) -> tuple[np.ndarray, MaskSchema]:
+    """
+    int32 mask (y, x) and its planes, of a mask of `lsst.afw.image` or `lsst.images`.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if hasattr(mask, "getMaskPlaneDict"):
+        pixels = _pixels(mask)
+        return _native(pixels.astype(np.int32, copy=False)), MaskSchema(dict(mask.getMaskPlaneDict()))
+    if hasattr(mask, "schema") and hasattr(mask, "get"):
+        names = _plane_names(mask.schema)
+        schema = MaskSchema.lsst().with_planes(*names)
+        bits = np.zeros(mask.array.shape[:2], dtype=np.int32)
+        for name in names:
+            bits |= np.where(mask.get(name), np.int32(schema.bitmask(name)), np.int32(0))
+        return bits, schema
+    if isinstance(getattr(mask, "schema", None), MaskSchema):
+        return mask.mask, mask.schema
+    raise TypeError(
+        f"a mask must have getMaskPlaneDict() as in lsst.afw.image, or schema and get() as in lsst.images; got "
+        f"{type(mask).__name__}"
+    )
+
+
+def write_mask(target: Any, mask: Array, schema: MaskSchema) -> None:
+    """Fill a mask of `lsst.afw.image` with the pixels of `mask`, by the names of the planes; planes are added to it."""
+    bits = {name: plane_bit(target, name) for name in _used(mask, schema)}
+    _pixels(target)[...] = translated(to_host(mask), schema, bits)
+
+
+def plane_bit(target: Any, name: str) -> int:
+    """Bit number of a plane of a mask of `lsst.afw.image`, added if it is not there."""
+    planes = target.getMaskPlaneDict()
+    return int(planes[name]) if name in planes else int(target.addMaskPlane(name))
+
+
+def translated(mask: Array, schema: MaskSchema, bits: Mapping[str, int]) -> Array:
+    """`mask` with the bit numbers `bits` in place of those of `schema`; the mask itself if they are the same."""
+    moves = [(schema.planes[name], bit) for name, bit in bits.items() if name in schema]
+    if all(old == new for old, new in moves) and len(moves) == len(schema.planes):
+        return mask
+    out = np.zeros_like(mask)
+    for old, new in moves:
+        out |= (mask >> old & 1) << new
+    return out
+
+
+def _used(mask: Array, schema: MaskSchema) -> list[str]:
+    """Planes of `schema` of which `mask` has a pixel, and those that come after those that LSST starts with."""
+    present = int(np.bitwise_or.reduce(to_host(mask), axis=None)) if mask.size else 0
+    start_up = MaskSchema.lsst()
+    return [name for name, bit in schema.planes.items() if present >> bit & 1 or name not in start_up]
+
+
+def box_of(exposure: Any) -> Box:
+    """Pixels of an exposure in its parent frame."""
+    if isinstance(exposure, MaskedImage):
+        return Box.of(exposure.shape, exposure.origin)
+    if hasattr(exposure, "getBBox"):
+        return as_box(exposure.getBBox())
+    if hasattr(exposure, "bbox"):
+        return as_box(exposure.bbox)
+    x0, y0 = _point(exposure.getXY0()) if hasattr(exposure, "getXY0") else (0, 0)
+    return Box.of(_pixels(_part(exposure, "image")).shape[:2], (int(y0), int(x0)))
+
+
+def wcs_of(exposure: Any) -> Any:
+    """The WCS of an exposure, or None."""
+    return _first(exposure, ("getWcs", "wcs", "sky_projection", "projection"))
+
+
+def unit_of(exposure: Any) -> str | None:
+    """Unit of the pixels: BUNIT of the metadata, or the attribute `unit`; None if it is not told."""
+    unit = getattr(exposure, "unit", None)
+    if unit is None:
+        metadata = _first(exposure, ("getMetadata", "metadata"))
+        unit = None if metadata is None or "BUNIT" not in metadata else metadata["BUNIT"]
+    return None if unit is None else unit if isinstance(unit, str) else unit.to_string()
+
+
+def psf_of(exposure: Any) -> Any:
+    """The PSF object of an exposure, or None."""
+    return _first(exposure, ("getPsf", "psf"))
+
+
+def psf_sigma(exposure: Any) -> float:
+    """Determinant radius of the PSF in pixels, at its average position or in the middle; NaN if it is not known."""
+    told = getattr(exposure, "psf_sigma", None)
+    if told is not None and math.isfinite(told):
+        return float(told)
+    psf = psf_of(exposure)
+    if psf is None:
+        return math.nan
+    if hasattr(psf, "computeShape"):
+        at = (psf.getAveragePosition(),) if hasattr(psf, "getAveragePosition") else ()
+        return float(psf.computeShape(*at).getDeterminantRadius())
+    return float(adaptive_moments(psf_stamp(exposure))[0])
+
+
+def psf_stamp(exposure: Any, position: tuple[float, float] | None = None) -> Array | None:
+    """
+    Image of the PSF.
+
+    Parameters
+    ----------
+    exposure : object
+    position : (float, float), optional
+        Parent (y, x); the average position that the PSF gives, else the middle, when left out.
+
+    Returns
+    -------
+    array, shape (k, k), float64, or None
+        None if the exposure has no PSF.
+
+    Raises
+    ------
+    TypeError
+        If the PSF has no method that gives an image.
+    """
+    psf = psf_of(exposure)
+    if psf is None:
+        return None
+    if hasattr(psf, "computeKernelImage"):
+        average = psf.getAveragePosition()
+        at = average if position is None else type(average)(position[1], position[0])
+        return np.array(_pixels(psf.computeKernelImage(at)), dtype=np.float64)
+    box = box_of(exposure)
+    y, x = position or (box.y0 + (box.height - 1) / 2, box.x0 + (box.width - 1) / 2)
+    if hasattr(psf, "compute_kernel_image"):
+        return np.array(_pixels(psf.compute_kernel_image(x=x, y=y)), dtype=np.float64)
+    if isinstance(psf, Psf):
+        return psf.at(y, x)
+    raise TypeError(
+        f"a PSF must have computeKernelImage() as in lsst.afw, compute_kernel_image() as in lsst.images, or be a "
+        f"gpucoadd.Psf; got {type(psf).__name__}"
+    )
+
+
+def _first(thing: Any, names: Iterable[str]) -> Any:
+    """The first attribute there is, called if it is a getter; None without any."""
+    for name in names:
+        value = getattr(thing, name, None)
+        if value is not None:
+            return value() if name.startswith("get") else value
+    return None
+
+
+def _part(exposure: Any, name: str) -> Any:
+    """Image, mask or variance of an exposure."""
+    getter = "get" + name.capitalize()
+    for holder in (exposure, _first(exposure, ("maskedImage", "getMaskedImage"))):
+        part = _first(holder, (name, getter)) if holder is not None else None
+        if part is not None:
+            return part
+    raise TypeError(
+        f"{type(exposure).__name__} has no {name}; an exposure must have image, mask and variance, as those of "
+        "lsst.afw.image and lsst.images, or be a gpucoadd.MaskedImage"
+    )
+
+
+def _pixels(part: Any) -> Any:
+    array = _first(part, ("array", "getArray"))
+    if array is None:
+        raise TypeError(f"{type(part).__name__} has no pixels: it must have an attribute array")
+    return array
+
+
+def _native(array: Array) -> Array:
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _point(point: Any) -> tuple[float, float]:
+    """(x, y) of a point of `lsst.geom`, or of a pair."""
+    return (point.getX(), point.getY()) if hasattr(point, "getX") else tuple(point)
+
+
+def _copy(like: Any) -> Any:
+    for name in ("clone", "copy"):
+        if hasattr(like, name):
+            return getattr(like, name)()
+    return copy.deepcopy(like)
+
+
+def _new_exposure(like: Any) -> Any:
+    """An exposure of the class of `like` with its pixels, WCS, filter and calibration, and nothing else."""
+    if not hasattr(like, "getMetadata"):
+        return _copy(like)
+    try:
+        made = type(like)(like.getBBox(), like.getWcs())
+    except (TypeError, AttributeError):
+        made = _copy(like)
+        if hasattr(made, "setPsf"):
+            made.setPsf(None)
+    for name in ("Filter", "PhotoCalib"):
+        if hasattr(like, f"get{name}") and hasattr(made, f"set{name}"):
+            getattr(made, f"set{name}")(getattr(like, f"get{name}")())
+    unit = unit_of(like)
+    if unit is not None:
+        made.getMetadata()["BUNIT"] = unit
+    return made
+
+
+def _plane_names(schema: Any) -> list[str]:
+    """Names of the planes of a mask schema of `lsst.images`, in the order of their bits."""
+    return list(schema.names) if hasattr(schema, "names") else [plane.name for plane in schema if plane is not None]
+
+
+def _images_mask(like: Any, mask: np.ndarray, schema: MaskSchema) -> Any:
+    """A mask of the class of `like`, of `lsst.images`, with its planes and those that `mask` uses besides."""
+    known = list(like.schema)
+    have = set(_plane_names(like.schema))
+    plane = type(next(plane for plane in known if plane is not None))
+    used = _used(mask, schema)
+    missing = [plane(name, f"{name}, set by gpucoadd") for name in used if name not in have]
+    made = type(like)(0, schema=type(like.schema)([*known, *missing]), bbox=like.bbox)
+    for name in used:
+        made.set(name, (mask >> schema.planes[name] & 1).astype(bool))
+    return made

@@ -1,0 +1,87 @@
+"""Stand-ins with those attributes of `lsst.images` objects that gpucoadd uses, written from that package's documents."""
+
+from collections import namedtuple
+
+import numpy as np
+
+Interval = namedtuple("Interval", "start stop")
+MaskPlane = namedtuple("MaskPlane", "name description")
+
+
+class Box:
+    def __init__(self, y, x):
+        self.y, self.x = y, x
+
+    @classmethod
+    def from_shape(cls, shape, start):
+        return cls(*(Interval(first, first + n) for first, n in zip(start, shape)))
+
+    @property
+    def shape(self):
+        return self.y.stop - self.y.start, self.x.stop - self.x.start
+
+
+class MaskSchema:
+    def __init__(self, planes):
+        self._planes = list(planes)
+
+    def __iter__(self):
+        return iter(self._planes)
+
+    @property
+    def names(self):
+        return [plane.name for plane in self._planes if plane is not None]
+
+    def where(self, name):
+        number = [None if plane is None else plane.name for plane in self._planes].index(name)
+        return number // 8, 1 << number % 8
+
+
+class Image:
+    def __init__(self, array, unit=None):
+        self.array, self.unit = array, unit
+
+
+class Mask:
+    def __init__(self, fill, *, schema, bbox):
+        n_bytes = -(-len(list(schema)) // 8)
+        self.array = np.full((*bbox.shape, n_bytes), fill, np.uint8)
+        self.schema, self.bbox = schema, bbox
+
+    def get(self, name):
+        byte, bit = self.schema.where(name)
+        return self.array[:, :, byte] & bit != 0
+
+    def set(self, name, where):
+        byte, bit = self.schema.where(name)
+        self.array[:, :, byte][where] |= np.uint8(bit)
+
+
+class Psf:
+    def __init__(self, stamp):
+        self._stamp = stamp
+
+    def compute_kernel_image(self, *, x, y):
+        return Image(self._stamp)
+
+
+class MaskedImage:
+    def __init__(self, image, variance, mask, *, bbox, unit=None, psf=None):
+        self.image, self.variance, self.mask = Image(image, unit), Image(variance), mask
+        self.bbox, self.unit, self.psf, self.sky_projection = bbox, unit, psf, "a projection"
+
+    @classmethod
+    def of(cls, image, variance, flags, *, start, **more):
+        """From planes of flags by name, with a gap in the schema."""
+        bbox = Box.from_shape(image.shape, start)
+        first, *rest = [MaskPlane(name, "") for name in flags]
+        mask = Mask(0, schema=MaskSchema([first, None, *rest]), bbox=bbox)
+        for name, where in flags.items():
+            mask.set(name, where)
+        return cls(image, variance, mask, bbox=bbox, **more)
+
+    def copy(self):
+        mask = Mask(0, schema=self.mask.schema, bbox=self.bbox)
+        mask.array[...] = self.mask.array
+        planes = self.image.array.copy(), self.variance.array.copy(), mask
+        return type(self)(*planes, bbox=self.bbox, unit=self.unit, psf=self.psf)
