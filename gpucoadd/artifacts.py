@@ -74,6 +74,11 @@ class Artifacts(Frozen):
     def __init__(self, **values: Any) -> None:
         self._set(**values)
 
+    @property
+    def by_plane(self) -> dict[str, BitPlanes]:
+        """What is set in the masks of the epochs, by the name of the plane."""
+        return {plane: self.bits[plane.lower()] for plane in ("NO_DATA", "EDGE", "CLIPPED")}
+
     def plane(self, kind: str, epoch: int) -> Array:
         """(y, x) bool plane of `kind` ("clipped", "no_data", "edge" or "streak") for the epoch at position `epoch`."""
         return self.bits[kind].plane(epoch)

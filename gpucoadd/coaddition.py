@@ -11,18 +11,19 @@ The whole story: `coadd` from top to bottom, and `assemble`, the plain statistic
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .artifacts import Artifacts, propagate_edge_bits, search
-from .assembly_config import AssemblyConfig
+from .artifacts import propagate_edge_bits, search
+from .assembly_config import AssemblyConfig, Interpolation
 from .backend import Array, array_module, using
 from .bright_objects import set_plane, wanted_pixels
 from .coadds import Coadd
-from .combination import ADDED_PLANES, Combined, MaskEdit, Prepared, combine, kept_epochs, prepare
+from .combination import ADDED_PLANES, Combined, MaskEdit, Prepared, check_weights, combine, kept_epochs, prepare
 from .configuration import CoaddConfig
 from .contributors import Contributors
 from .images import WarpStack
@@ -31,6 +32,7 @@ from .interpolation import interpolate
 from .masks import MaskSchema
 from .memory import memory_bound, stack_device
 from .options import as_names
+from .planes import BitPlanes
 from .residence import bounded
 from .workers import Progress, Work, check_threads, no_progress
 from .wrappers import is_selected
@@ -110,7 +112,7 @@ def coadd(
         _check_psf_sigma(matched, epochs, config)
         artifacts = search(matched, template, config, epochs, work)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
-        edits = _mask_edits(artifacts, schema, config.stacking)
+        edits = mask_edits(artifacts.by_plane, schema, config.stacking)
         masking: dict[str, Any] = {"reject": reject, "edits": edits}
         masking["mapper"] = mapper = extras.mapper(stacked, prepared, config.stacking, reject)
         made = combine(stacked, prepared, config.stacking, schema, work, **masking, step="stacking")
@@ -173,6 +175,86 @@ def assemble(
     extras = _extras(warps, config, bright_objects, detectors)
     with using(stack_device(warps)), bounded(warps, work) as (stack, _, work):
         return _assemble(stack, config, work, extras, step="stacking")
+
+
+def weigh(
+    warps: WarpStack, *, config: AssemblyConfig, memory: int | None = None, threads: int | None = None
+) -> Prepared:
+    """
+    Which epochs a coadd would use, and their weights: its first stage, for those who go from stage to stage.
+
+    Parameters
+    ----------
+    warps : WarpStack
+        Without twins; these have weights of their own.
+    config : AssemblyConfig
+    memory, threads
+        As in `coadd`.
+
+    Returns
+    -------
+    Prepared
+        None may be left; the reasons are in it.
+    """
+    work = Work(memory_bound(memory, warps), check_threads(threads))
+    with using(stack_device(warps)), bounded(warps, work) as (stack, _, work):
+        return prepare(stack, config, work, step="weighing")
+
+
+def assemble_weighted(
+    warps: WarpStack,
+    weights: Sequence[float],
+    *,
+    config: AssemblyConfig,
+    reject: Sequence[str] | None = None,
+    flags: Mapping[str, BitPlanes] | None = None,
+    detectors: Any = None,
+    memory: int | None = None,
+    threads: int | None = None,
+) -> Coadd:
+    """
+    Coadd of all epochs of a stack with weights that are given, before post-processing.
+
+    Parameters
+    ----------
+    warps : WarpStack
+        Without twins.
+    weights : sequence of float, shape (epoch,)
+        Finite and positive.
+    config : AssemblyConfig
+        Its interpolation is left to the caller, as in LSST.
+    reject : sequence of str, optional
+        Planes that reject a sample; those of `config` when left out. Names that the masks do not have are skipped.
+    flags : mapping of str to BitPlanes, optional
+        Planes to be set in the warps' masks before they are used, such as `Artifacts.by_plane`.
+    detectors, memory, threads
+        As in `coadd`.
+
+    Returns
+    -------
+    Coadd
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit.
+    """
+    numbers = check_weights(weights, warps.shape[0])
+    prepared = Prepared(tuple(range(len(numbers))), numbers, ())
+    config = replace(config, interpolation=Interpolation(enabled=False))
+    work = Work(memory_bound(memory, warps), check_threads(threads))
+    extras = _extras(warps, replace(config, mask_bright_objects=False, select_epochs=False), None, detectors)
+    schema = warps.schema.with_planes(*ADDED_PLANES).with_planes(*(flags or {}))
+    bits = schema.known_bitmask(config.reject if reject is None else reject)
+    with using(stack_device(warps)), bounded(warps, work) as (stack, _, work):
+        mapper = extras.mapper(stack, prepared, config, bits)
+        edits = mask_edits(flags or {}, schema, config)
+        made = combine(stack, prepared, config, schema, work, reject=bits, edits=edits, mapper=mapper, step="stacking")
+        made = made._replace(mask=_finish_mask(made.mask, made.variance, schema))
+        more = {"input_map": None if mapper is None else mapper.finish()}
+        return _post_process(
+            stack, prepared, made, config, schema, provenance=_provenance(stack, prepared, config), **more
+        )
 
 
 class _Extras(NamedTuple):
@@ -253,12 +335,16 @@ def _check_psf_sigma(matched: WarpStack, epochs: tuple[Hashable, ...], config: C
             )
 
 
+def set_inexact_psf(mask: Array, schema: MaskSchema) -> Array:
+    """A mask with INEXACT_PSF where the set of epochs changes: where SENSOR_EDGE, CLIPPED or REJECTED is set."""
+    inexact = (mask & schema.bitmask("SENSOR_EDGE", "CLIPPED", "REJECTED")) != 0
+    return array_module(mask).where(inexact, mask | schema.bitmask("INEXACT_PSF"), mask)
+
+
 def _finish_mask(mask: Array, variance: Array, schema: MaskSchema) -> Array:
     """INEXACT_PSF where the set of epochs changes, NO_DATA where the variance is exactly 0."""
-    xp = array_module(mask)
-    inexact = (mask & schema.bitmask("SENSOR_EDGE", "CLIPPED", "REJECTED")) != 0
-    mask = xp.where(inexact, mask | schema.bitmask("INEXACT_PSF"), mask)
-    return xp.where(variance == 0, mask | schema.bitmask("NO_DATA"), mask)
+    mask = set_inexact_psf(mask, schema)
+    return array_module(mask).where(variance == 0, mask | schema.bitmask("NO_DATA"), mask)
 
 
 def _post_process(
@@ -318,14 +404,21 @@ def _provenance(warps: WarpStack, prepared: Prepared, config: Any) -> dict[str, 
     return {"version": __version__, "config": as_names(config), "inputs": inputs}
 
 
-def _mask_edits(artifacts: Artifacts, schema: MaskSchema, config: AssemblyConfig) -> list[MaskEdit]:
+def mask_edits(flags: Mapping[str, BitPlanes], schema: MaskSchema, config: AssemblyConfig) -> list[MaskEdit]:
     """
-    What makes the masks those that the final stack uses: the artifacts of an epoch set in the warp's own mask.
+    What makes the masks those that the final stack uses: planes set in the warps' own masks.
 
-    Where the PSF-matched warp has no data, the planes that reject are cleared first, so that such a
-    pixel leaves neither SAT nor REJECTED on the coadd, as in LSST.
+    Where a twin has no data, the planes that reject are cleared first, so that such a pixel leaves neither SAT nor
+    REJECTED on the coadd, as in LSST.
+
+    Parameters
+    ----------
+    flags : mapping of str to BitPlanes
+        Plane name to the pixels of every epoch that get it.
+    schema : MaskSchema
+        Planes that it lacks are left out.
+    config : AssemblyConfig
     """
-    no_data, edge, clipped = (schema.known_bitmask((plane,)) for plane in ("NO_DATA", "EDGE", "CLIPPED"))
     cleared = schema.known_bitmask(config.reject) if "NO_DATA" in config.reject else 0
-    bits = artifacts.bits
-    return [(bits["no_data"], ~cleared, no_data), (bits["edge"], -1, edge), (bits["clipped"], -1, clipped)]
+    order = sorted(flags, key=lambda plane: plane != "NO_DATA")
+    return [(flags[plane], ~cleared if plane == "NO_DATA" else -1, schema.known_bitmask((plane,))) for plane in order]

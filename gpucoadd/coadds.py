@@ -285,14 +285,14 @@ class Coadd(MaskedImage):
             wcs=self.wcs,
             unit=self.unit,
             extra={"NIMAGE": self.n_image},
-            psf=None if self.contributors is None else self._central_psf(),
+            psf=None if self.contributors is None else self.central_psf(),
             tables={} if self.contributors is None else {"INPUTS": self.inputs},
             provenance=self.provenance,
             compression=compression,
         )
 
-    def _central_psf(self) -> tuple[Array, tuple[int, int]] | None:
-        """PSF in the middle, or as near to it as there is one, and where that is; None if the warps had none."""
+    def central_psf(self) -> tuple[Array, tuple[int, int]] | None:
+        """PSF in the middle, or as near to it as there is one, and where (y, x) that is; None if the warps had none."""
         contributors = self._kept()
         if not contributors.has_psfs:
             return None

@@ -366,6 +366,13 @@ def combine(
     return Combined(*out, contributed)  # type: ignore[call-arg]
 
 
+def edited_mask(mask: Array, edits: Sequence[MaskEdit], epoch: int = 0) -> Array:
+    """Mask (y, x) of one epoch, a new one, after the edits."""
+    words = [(bits.words[epoch : epoch + 1], keep, add) for bits, keep, add in edits]
+    with using(mask):
+        return primitives.stacking_masks(mask[None], words, 0, 0, online=False)[0][0]
+
+
 def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
     unknown = [plane for plane in planes if plane not in schema]
     if unknown:

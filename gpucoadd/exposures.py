@@ -60,6 +60,8 @@ def as_box(box: Any) -> Box:
         return Box(int(box.getMinX()), int(box.getMinY()), int(box.getWidth()), int(box.getHeight()))
     if hasattr(box, "y") and hasattr(box.y, "start"):
         return Box(int(box.x.start), int(box.y.start), int(box.x.stop - box.x.start), int(box.y.stop - box.y.start))
+    if hasattr(box, "minX"):
+        return Box(int(box.minX), int(box.minY), int(box.width), int(box.height))
     if isinstance(box, (tuple, list)) and len(box) == 4:
         return Box(*map(int, box))
     raise TypeError(f"a box must be x0, y0, width, height or an object of lsst.geom or lsst.images, got {box!r}")
@@ -148,19 +150,33 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
     if isinstance(like, MaskedImage):
         return result
     made = _new_exposure(like) if anew else _copy(like)
-    image = _part(made, "image")
-    if _pixels(image).shape != result.image.shape:
-        raise ValueError(
-            f"the result has shape {result.image.shape} but the exposure to be filled {_pixels(image).shape}; "
-            "both must cover the same pixels"
-        )
-    _pixels(image)[...] = to_host(result.image)
-    _pixels(_part(made, "variance"))[...] = to_host(result.variance)
-    if hasattr(_part(made, "mask"), "getMaskPlaneDict"):
-        write_mask(_part(made, "mask"), result.mask, result.schema)
-    else:
-        made.mask = _images_mask(made.mask, to_host(result.mask), result.schema)
+    overwrite(made, result)
     return made
+
+
+def overwrite(exposure: Any, result: MaskedImage) -> None:
+    """
+    Put the pixels of `result` into an exposure of any kind, in place.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or the exposure is a `MaskedImage` and lacks planes that `result` has.
+    """
+    image = exposure.image if isinstance(exposure, MaskedImage) else _pixels(_part(exposure, "image"))
+    if image.shape != result.image.shape:
+        raise ValueError(
+            f"the result has shape {result.image.shape} but the exposure to be filled {image.shape}; both must cover "
+            "the same pixels"
+        )
+    if hasattr(getattr(exposure, "mask", None), "clear"):
+        exposure.mask = _images_mask(exposure.mask, to_host(result.mask), result.schema)
+    else:
+        write_mask(mask_of(exposure), result.mask, result.schema)
+    image[...] = to_host(result.image)
+    is_ours = isinstance(exposure, MaskedImage)
+    variance = exposure.variance if is_ours else _pixels(_part(exposure, "variance"))
+    variance[...] = to_host(result.variance)
 
 
 def read_mask(mask: Any) -> tuple[np.ndarray, MaskSchema]:
@@ -191,9 +207,42 @@ def read_mask(mask: Any) -> tuple[np.ndarray, MaskSchema]:
 
 
 def write_mask(target: Any, mask: Array, schema: MaskSchema) -> None:
-    """Fill a mask of `lsst.afw.image` with the pixels of `mask`, by the names of the planes; planes are added to it."""
-    bits = {name: plane_bit(target, name) for name in _used(mask, schema)}
-    _pixels(target)[...] = translated(to_host(mask), schema, bits)
+    """
+    Put the pixels of `mask` into a mask of any kind, in place, by the names of the planes.
+
+    Parameters
+    ----------
+    target : object
+        A mask of `lsst.afw.image`, to which planes are added, or of `lsst.images`; or what has an array `mask` and its
+        `schema`, as a `MaskedImage`.
+    mask : array, shape (y, x), int32
+    schema : MaskSchema
+        Names of its bits.
+
+    Raises
+    ------
+    ValueError
+        If the target can have no new planes, and lacks some that `mask` has.
+    """
+    if hasattr(target, "getMaskPlaneDict"):
+        bits = {name: plane_bit(target, name) for name in _used(mask, schema)}
+        _pixels(target)[...] = translated(to_host(mask), schema, bits)
+        return
+    is_ours = isinstance(target.schema, MaskSchema)
+    have = target.schema if is_ours else _plane_names(target.schema)
+    missing = [name for name in _set_planes(mask, schema) if name not in have]
+    if missing:
+        raise ValueError(f"the mask to be filled lacks the planes {', '.join(missing)}; make it with them")
+    if is_ours:
+        target.mask[...] = translated(to_host(mask), schema, target.schema.planes)
+        return
+    target.array[...] = 0
+    _set_by_name(target, to_host(mask), schema)
+
+
+def mask_of(exposure: Any) -> Any:
+    """What `write_mask` takes, of an exposure: its mask, or itself where that is an array."""
+    return exposure if isinstance(exposure, MaskedImage) else _part(exposure, "mask")
 
 
 def plane_bit(target: Any, name: str) -> int:
@@ -213,11 +262,16 @@ def translated(mask: Array, schema: MaskSchema, bits: Mapping[str, int]) -> Arra
     return out
 
 
+def _set_planes(mask: Array, schema: MaskSchema) -> list[str]:
+    """Planes of which `mask` has a pixel."""
+    present = int(np.bitwise_or.reduce(to_host(mask), axis=None))
+    return [name for name, bit in schema.planes.items() if present >> bit & 1]
+
+
 def _used(mask: Array, schema: MaskSchema) -> list[str]:
-    """Planes of `schema` of which `mask` has a pixel, and those that come after those that LSST starts with."""
-    present = int(np.bitwise_or.reduce(to_host(mask), axis=None)) if mask.size else 0
-    start_up = MaskSchema.lsst()
-    return [name for name, bit in schema.planes.items() if present >> bit & 1 or name not in start_up]
+    """Planes of which `mask` has a pixel, and those of `schema` that LSST does not start with."""
+    present, start_up = _set_planes(mask, schema), MaskSchema.lsst()
+    return [name for name in schema if name in present or name not in start_up]
 
 
 def box_of(exposure: Any) -> Box:
@@ -337,6 +391,13 @@ def _native(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
+def box_object(exposure: Any) -> Any:
+    """The box of an exposure in the kind that it has itself."""
+    if hasattr(exposure, "getBBox"):
+        return exposure.getBBox()
+    return getattr(exposure, "bbox", None) or box_of(exposure)
+
+
 def _point(point: Any) -> tuple[float, float]:
     """(x, y) of a point of `lsst.geom`, or of a pair."""
     return (point.getX(), point.getY()) if hasattr(point, "getX") else tuple(point)
@@ -381,6 +442,10 @@ def _images_mask(like: Any, mask: np.ndarray, schema: MaskSchema) -> Any:
     used = _used(mask, schema)
     missing = [plane(name, f"{name}, set by gpucoadd") for name in used if name not in have]
     made = type(like)(0, schema=type(like.schema)([*known, *missing]), bbox=like.bbox)
-    for name in used:
-        made.set(name, (mask >> schema.planes[name] & 1).astype(bool))
+    _set_by_name(made, mask, schema)
     return made
+
+
+def _set_by_name(target: Any, mask: np.ndarray, schema: MaskSchema) -> None:
+    for name in _set_planes(mask, schema):
+        target.set(name, (mask >> schema.planes[name] & 1).astype(bool))

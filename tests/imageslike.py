@@ -1,4 +1,4 @@
-"""Stand-ins with those attributes of `lsst.images` objects that gpucoadd uses, written from that package's documents."""
+"""Stand-ins with those attributes of `lsst.images` objects that gpucoadd uses, from that package's documents."""
 
 from collections import namedtuple
 
@@ -51,6 +51,9 @@ class Mask:
     def get(self, name):
         byte, bit = self.schema.where(name)
         return self.array[:, :, byte] & bit != 0
+
+    def clear(self):
+        self.array[...] = 0
 
     def set(self, name, where):
         byte, bit = self.schema.where(name)

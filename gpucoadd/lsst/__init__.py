@@ -20,7 +20,12 @@ except ImportError as error:
         "without it, gpucoadd.coadd and gpucoadd.decorrelate do the same on arrays"
     ) from error
 
-_WHERE: dict[str, str] = {}
+_WHERE: dict[str, str] = {
+    "ArtifactMasks": "artifact_masks",
+    "AssembleCoaddTask": "assemble_coadd",
+    "CompareWarpAssembleCoaddTask": "compare_warp",
+    "PixelSet": "pixel_sets",
+}
 
 __all__ = sorted(_WHERE)
 

@@ -1,0 +1,318 @@
+"""
+The artifact-rejecting coadd as a task.
+
+    runQuantum               as of the base task
+      _makeSupplementaryData   the template, by the base task, from the PSF-matched warps
+      run                      findArtifacts, the stack without them, applyAltEdgeMask
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from lsst.pipe.base import NoWorkFound, Struct
+
+from ..artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
+from ..backend import to_device, to_host
+from ..coaddition import mask_edits
+from ..combination import ADDED_PLANES, edited_mask
+from ..exposures import Box, box_object, box_of, from_lsst, mask_of, psf_sigma, read_mask, write_mask
+from ..fits import write_array
+from ..images import MaskedImage
+from .artifact_masks import ArtifactMasks, Table, edge_plane
+from .assemble_coadd import AssembleCoaddTask
+from .configs import CompareWarpAssembleCoaddConfig, assembly_options, coadd_options
+from .pixel_sets import box_around, in_layers, layer, origin_of
+from .results import mask_exposure
+from .warps import WarpRef, as_refs, data_key, epoch_ids, stack_of
+
+_OUTSIDE = "OUTSIDE_IMAGE"
+
+
+class _Template(MaskedImage):
+    """A template on a device, with the width of its PSF in pixels."""
+
+    def __init__(self, template: MaskedImage, psf_sigma: float, device: str) -> None:
+        planes = (to_device(plane, device) for plane in (template.image, template.variance, template.mask))
+        super().__init__(*planes, schema=template.schema, origin=template.origin)
+        self._set(psf_sigma=psf_sigma)
+
+
+class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
+    """
+    The coadd of one patch without what a comparison of its PSF-matched warps with their common model finds.
+
+    Notes
+    -----
+    `findArtifacts` leaves the mask of the template alone; that of LSST clears it, to the same effect.
+    """
+
+    ConfigClass: ClassVar[Any] = CompareWarpAssembleCoaddConfig
+    _DefaultName: ClassVar[str] = "compareWarpAssembleCoadd"
+
+    assembleStaticSkyModel: AssembleCoaddTask
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.makeSubtask("assembleStaticSkyModel")
+        self.assembleStaticSkyModel._computing = self.config
+        self._dataId: Any = None
+
+    # ---------------------------------------------------------------------------------------------------- the engine
+
+    def runQuantum(self, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
+        """As that of the base task; the template and the artifact masks are put where they are asked for."""
+        self._dataId = butlerQC.quantum.dataId
+        super().runQuantum(butlerQC, inputRefs, outputRefs)
+
+    def _use(self, resources: Any) -> None:
+        super()._use(resources)
+        self.assembleStaticSkyModel._use(resources)
+
+    def _makeSupplementaryData(self, skyInfo: Struct, warps: dict[str, list[WarpRef]]) -> Struct:
+        """The template, and the PSF-matched warps that it is made of."""
+        make = self.assembleStaticSkyModel
+        direct = make.config.warpType == "direct"
+        given = warps["inputWarps"] if direct else warps.get("psfMatchedWarps", [])
+        prepared = make.prepareInputs(given, skyInfo.bbox)
+        if not prepared.warpRefList:
+            raise NoWorkFound(f"none of the {len(given)} warps can be used for the static-sky model")
+        lists = {name: getattr(prepared, name) for name in ("warpRefList", "imageScalerList", "weightList")}
+        made = make.run(skyInfo, **lists)
+        make.processResults(made.coaddExposure)
+        return Struct(templateCoadd=made.coaddExposure, **lists)
+
+    def _datasets(self, result: Struct, supplementary: Struct, outputRefs: Any) -> list[tuple[Any, Any]]:
+        datasets = super()._datasets(result, supplementary, outputRefs)
+        if hasattr(outputRefs, "templateCoadd"):
+            datasets.append((supplementary.templateCoadd, outputRefs.templateCoadd))
+        if hasattr(outputRefs, "artifactMasks"):
+            places = {data_key(ref): ref for ref in outputRefs.artifactMasks}
+            masks = zip(result.warpRefList, self.artifactMasks(result.warpRefList, result.altMaskList), strict=True)
+            datasets += [(mask, places[data_key(ref)]) for ref, mask in masks]
+        return datasets
+
+    # --------------------------------------------------------------------------------------------------------- stages
+
+    def run(  # type: ignore[override]
+        self,
+        skyInfo: Any,
+        *,
+        warpRefList: Sequence[Any],
+        imageScalerList: Sequence[Any],
+        weightList: Sequence[float],
+        supplementaryData: Any,
+        psfMatchedWarpRefList: Sequence[Any] | None = None,
+        **_: Any,
+    ) -> Struct:
+        """
+        The coadd before post-processing.
+
+        Parameters
+        ----------
+        skyInfo, warpRefList, imageScalerList, weightList
+            As of the base task; the direct warps.
+        supplementaryData : object
+            With `templateCoadd`, an exposure, the static-sky model; and `warpRefList` and `imageScalerList`, the
+            PSF-matched warps that it was made of. These are brought in the order of the direct ones by their data ids.
+        psfMatchedWarpRefList : sequence of deferred warps, optional
+            Not used: `supplementaryData` says which twins there are.
+
+        Returns
+        -------
+        Struct
+            As of the base task; `altMaskList` has for every warp a dict of sets of pixels: CLIPPED, NO_DATA, and EDGE
+            where it has a twin.
+
+        Raises
+        ------
+        NoWorkFound
+            If there are no warps.
+        ValueError, TypeError
+            As of the base task; if a PSF width is missing.
+        """
+        if not warpRefList:
+            raise NoWorkFound("there are no warps to coadd")
+        matched = as_refs(supplementaryData.warpRefList, skyInfo.bbox)
+        scalers = getattr(supplementaryData, "imageScalerList", None) or [None] * len(matched)
+        twins = {data_key(ref): (ref, scaler) for ref, scaler in zip(matched, scalers, strict=True)}
+        aligned = [twins.get(data_key(ref), (None, None)) for ref in warpRefList]
+        sigma = _sigma(supplementaryData.templateCoadd, matched)
+        found = self._find(supplementaryData.templateCoadd, sigma, *zip(*aligned, strict=True))
+        result = super().run(
+            skyInfo,
+            warpRefList=warpRefList,
+            imageScalerList=imageScalerList,
+            weightList=weightList,
+            altMaskList=found,
+            mask=[*self.config.badMaskPlanes, "CLIPPED"],
+        )
+        self.applyAltEdgeMask(mask_of(result.coaddExposure), found)
+        self.metadata["nClippedPixels"] = int(found.artifacts.bits["clipped"].counts().sum())
+        return result
+
+    def findArtifacts(
+        self, templateCoadd: Any, warpRefList: Sequence[Any], imageScalerList: Sequence[Any]
+    ) -> ArtifactMasks:
+        """
+        What differs from the template in few epochs.
+
+        Parameters
+        ----------
+        templateCoadd : exposure
+        warpRefList : sequence of deferred PSF-matched warps, or None
+            None for a direct warp without a twin.
+        imageScalerList : sequence of None or float
+
+        Returns
+        -------
+        ArtifactMasks
+            As a list of dicts.
+
+        Raises
+        ------
+        ValueError
+            If there is no warp, or a PSF width is missing.
+        """
+        refs = as_refs(warpRefList, box_object(templateCoadd))
+        sigma = _sigma(templateCoadd, [ref for ref in refs if ref is not None])
+        return self._find(templateCoadd, sigma, refs, imageScalerList)
+
+    def _find(
+        self, templateCoadd: Any, sigma: float, refs: Sequence[WarpRef | None], imageScalerList: Sequence[Any]
+    ) -> ArtifactMasks:
+        template = _Template(from_lsst(templateCoadd), sigma, self.config.device)
+        present = [position for position, ref in enumerate(refs) if ref is not None]
+        if not present:
+            raise ValueError(f"none of the {len(refs)} warps has a PSF-matched twin, so nothing can be compared")
+        names = epoch_ids(refs)
+        stack = stack_of(
+            [refs[position] for position in present],
+            scalers=[imageScalerList[position] for position in present],
+            epochs=[names[position] for position in present],
+            device=self.config.device,
+        )
+        config = coadd_options(self.config)
+        found = find_artifacts(stack, template, config=config, epochs=names, **self._machine)
+        if self.config.saveCountIm:
+            self._saveCountIm(found)
+        return ArtifactMasks(found, box_of(templateCoadd), [None if ref is None else ref.row for ref in refs])
+
+    def _saveCountIm(self, found: Artifacts) -> None:
+        """In how many epochs each pixel stood out, as a file in figPath."""
+        names = () if self._dataId is None else ("tract", "patch", "band")
+        place = "".join(f"_{self._dataId[name]}" for name in names)
+        folder = Path(self.config.figPath)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_array(folder / f"epochCountIm{place}.fits", to_host(found.epoch_count), extname="EPOCH_COUNT")
+
+    def prefilterArtifacts(self, spanSetList: Sequence[Any], exp: Any) -> list[Any]:
+        """
+        Those of the sets that do not lie mostly on pixels with one of prefilterArtifactsMaskPlanes.
+
+        Parameters
+        ----------
+        spanSetList : sequence of pixel sets
+        exp : exposure
+            Its mask is used; what is outside counts as bad.
+
+        Returns
+        -------
+        list
+            The very objects, in their order.
+        """
+        image = from_lsst(exp)
+        has = box_of(image)
+        box = box_around(spanSetList, has)
+        schema = image.schema.with_planes(_OUTSIDE)
+        mask = np.full(box.shape, schema.bitmask(_OUTSIDE), dtype=np.int32)
+        mask[_window(has, box)] = image.mask
+        prefilter = coadd_options(self.config).prefilter
+        config = replace(prefilter, planes=(*prefilter.planes, _OUTSIDE))
+
+        def keep(labels: np.ndarray) -> np.ndarray:
+            return prefilter_artifacts(labels, mask, schema=schema, config=config)
+
+        return _kept(spanSetList, box, keep)
+
+    def filterArtifacts(
+        self, spanSetList: Sequence[Any], epochCountImage: Any, nImage: Any, footprintsToExclude: Any = None
+    ) -> list[Any]:
+        """
+        Those of the sets that are artifacts: they stand out in few epochs, and not inside of one bright source.
+
+        Parameters
+        ----------
+        spanSetList : sequence of pixel sets
+            Candidates of one epoch.
+        epochCountImage, nImage : image with ``array``, or array (y, x), int
+            In how many epochs a pixel lies in a candidate, and how many contribute there.
+        footprintsToExclude : sequence of footprints, optional
+            Bright sources of the template.
+
+        Returns
+        -------
+        list
+            The very objects, in their order. A set without a pixel in the image is none.
+        """
+        count, n_image = (np.asarray(getattr(image, "array", image)) for image in (epochCountImage, nImage))
+        box = Box.of(count.shape, origin_of(epochCountImage))
+        excluded = list(getattr(footprintsToExclude, "getFootprints", lambda: footprintsToExclude or ())())
+        layers = [layer([excluded[n] for n in group], box) for group in in_layers(excluded)] or [None]
+        config = coadd_options(self.config).persistence
+
+        def keep(labels: np.ndarray) -> np.ndarray:
+            planes = [
+                filter_artifacts(labels, count, n_image, template_footprints=spared, config=config) for spared in layers
+            ]
+            return np.logical_and.reduce(planes)
+
+        return _kept(spanSetList, box, keep)
+
+    def applyAltEdgeMask(self, mask: Any, altMaskList: Sequence[Table | None]) -> None:
+        """Set SENSOR_EDGE and INEXACT_PSF in the coadd's `mask`, in place, where any epoch has an EDGE."""
+        pixels, schema = read_mask(mask)
+        schema = schema.with_planes(*ADDED_PLANES)
+        if isinstance(altMaskList, ArtifactMasks) and altMaskList.as_found:
+            edge = to_host(altMaskList.artifacts.bits["edge"].any_plane())
+        else:
+            edge = edge_plane(altMaskList, Box.of(pixels.shape, origin_of(mask)))
+        write_mask(mask, propagate_edges(pixels, edge[None], schema=schema), schema)
+
+    def artifactMasks(self, warpRefList: Sequence[WarpRef], altMaskList: Sequence[Table | None]) -> list[Any]:
+        """The mask of every direct warp with its alternative mask in it, in the kind that the warps have."""
+        stack = stack_of(warpRefList)
+        flags = self._flags(altMaskList, stack) or {}
+        schema = stack.schema.with_planes(*ADDED_PLANES).with_planes(*flags)
+        edits = mask_edits(flags, schema, assembly_options(self.config))
+        rows = slice(0, stack.shape[1])
+        masks = []
+        for epoch, ref in enumerate(warpRefList):
+            mask = to_device(stack.source.read(epoch, rows)[2], self.config.device)
+            masks.append(mask_exposure(to_host(edited_mask(mask, edits, epoch)), schema, ref, wcs=stack.wcs))
+        return masks
+
+
+def _kept(sets: Sequence[Any], box: Box, keep: Any) -> list[Any]:
+    """The sets of which ``keep(labels)``, a bool plane, has a pixel; sets that overlap are shown one after the other."""
+    chosen = set()
+    for group in in_layers(sets):
+        labels = layer([sets[position] for position in group], box)
+        chosen.update(group[number - 1] for number in np.unique(labels[keep(labels)]).tolist())
+    return [pixels for position, pixels in enumerate(sets) if position in chosen]
+
+
+def _window(inner: Box, outer: Box) -> tuple[slice, slice]:
+    """Where `inner` is in an array of `outer`."""
+    y, x = inner.y0 - outer.y0, inner.x0 - outer.x0
+    return slice(y, y + inner.height), slice(x, x + inner.width)
+
+
+def _sigma(template: Any, refs: Sequence[WarpRef]) -> float:
+    """Width of the template's PSF; the widest of the warps' where it does not tell."""
+    sigma = psf_sigma(template)
+    return max((psf_sigma(ref.row) for ref in refs), default=sigma) if np.isnan(sigma) else sigma

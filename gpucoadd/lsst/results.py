@@ -1,0 +1,67 @@
+"""Results in the kind that the warps have."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import to_host
+from ..coadds import Coadd
+from ..exposures import given_back, psf_of, psf_sigma, write_mask
+from ..images import MaskedImage
+from ..masks import MaskSchema
+from ..point_spread import Psf
+from .plain import PlainImage, PlainMask, PlainMaskedImage
+from .warps import WarpRef
+
+
+def coadd_exposure(coadd: Coadd, refs: Sequence[WarpRef], *, planes: Sequence[str] = (), matched: bool = False) -> Any:
+    """
+    A coadd in the kind of its warps.
+
+    Parameters
+    ----------
+    coadd : Coadd
+    refs : sequence of WarpRef
+        Its warps.
+    planes : sequence of str
+        Planes that are set later.
+    matched : bool
+        Whether the warps are PSF-matched, and the widest PSF among them is that of the coadd.
+    """
+    host = [to_host(plane) for plane in (coadd.image, coadd.variance, coadd.mask)]
+    schema = coadd.schema.with_planes(*planes)
+    place: dict[str, Any] = {"schema": schema, "origin": coadd.origin, "wcs": coadd.wcs, "unit": coadd.unit}
+    if isinstance(refs[0].row, MaskedImage):
+        central = coadd.central_psf()
+        psf = None if central is None else Psf(to_host(central[0]))
+        return PlainMaskedImage(*host, **place, psf=psf, psf_sigma=coadd.psf_sigma)
+    made = given_back(MaskedImage(*host, **place), refs[0].whole(), anew=True)
+    if matched and hasattr(made, "setPsf"):
+        made.setPsf(psf_of(max(refs, key=lambda ref: psf_sigma(ref.row)).row))
+    return made
+
+
+def count_image(coadd: Coadd, like: Any) -> Any:
+    """Epochs that contributed to each pixel: ``ImageU`` where `like` is of `lsst.afw`, else a `PlainImage`."""
+    counts = to_host(coadd.n_image)
+    afw = sys.modules.get("lsst.afw.image")
+    if afw is not None and type(like).__module__.startswith("lsst.afw"):
+        image = afw.ImageU(like.getBBox())
+        image.array[...] = counts
+        return image
+    return PlainImage(counts, origin=coadd.origin, wcs=coadd.wcs)
+
+
+def mask_exposure(mask: np.ndarray, schema: MaskSchema, ref: WarpRef, *, wcs: Any) -> Any:
+    """The mask of a warp, in its kind, with other pixels."""
+    if isinstance(ref.row, MaskedImage):
+        return PlainMask(mask, schema=schema, origin=ref.box.origin, wcs=wcs)
+    filled = ref.whole().mask
+    target = filled.clone() if hasattr(filled, "clone") else copy.deepcopy(filled)
+    write_mask(target, mask, schema)
+    return target

@@ -1,0 +1,275 @@
+"""
+Deferred warps as a stack whose pixels are read when a step asks for them.
+
+A warp is looked at through the one row that is read first: its kind, planes, unit, PSF and WCS. Its pixels are read in
+boxes, and kept for the next step as far as there is room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+from ..exposures import Box, as_box, box_like, box_of, from_lsst, psf_of, psf_sigma, psf_stamp, translated, unit_of
+from ..images import MaskedImage, WarpStack
+from ..masks import MaskSchema
+from ..point_spread import Psf
+
+_BYTES_PER_PIXEL = 12  # image, variance, mask
+
+
+class Room:
+    """
+    How many bytes of pixels may be kept; shared by warps that are read in threads.
+
+    Parameters
+    ----------
+    n_bytes : int
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        self._left = n_bytes
+        self._lock = threading.Lock()
+
+    def take(self, n_bytes: int) -> bool:
+        """Whether there was room for so many, which are taken then."""
+        with self._lock:
+            fits = n_bytes <= self._left
+            self._left -= n_bytes if fits else 0
+            return fits
+
+
+class WarpRef:
+    """
+    One deferred warp.
+
+    Parameters
+    ----------
+    handle : object
+        With ``get(parameters={"bbox": box})``, as the engine's deferred dataset handles; one that has the exposure in
+        memory; or an exposure itself.
+    bbox : object
+        Pixels of the patch, any box that `gpucoadd.exposures.as_box` takes; boxes for `handle` are of its class.
+    room : Room
+        For its pixels, once they have been read.
+
+    Attributes
+    ----------
+    dataId
+        That of `handle`; None if it has none.
+    row : object
+        The first row of the patch, in the kind that the warp has.
+    """
+
+    def __init__(self, handle: Any, bbox: Any, room: Room) -> None:
+        self._handle, self._bbox, self._room = handle, bbox, room
+        self.box = as_box(bbox)
+        self.dataId = getattr(handle, "dataId", None)
+        self.seconds = 0.0
+        self._planes: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.row = self._get(self.box._replace(height=1))
+        self.schema = from_lsst(self.row).schema
+
+    @property
+    def kept(self) -> bool:
+        """Whether the pixels are in memory."""
+        return self._planes is not None
+
+    def get(self, **more: Any) -> Any:
+        """As that of the handle."""
+        return self._handle.get(**more) if hasattr(self._handle, "get") else self._handle
+
+    def whole(self) -> Any:
+        """The exposure of the patch, in the kind that the warp has."""
+        return self._get(self.box)
+
+    def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, variance and mask of some rows of the patch."""
+        if self._planes is not None:
+            image, variance, mask = self._planes
+            return image[rows], variance[rows], mask[rows]
+        box = self.box._replace(y0=self.box.y0 + rows.start, height=rows.stop - rows.start)
+        start = time.perf_counter()
+        planes = self._cut(from_lsst(self._get(box)), box)
+        self.seconds += time.perf_counter() - start
+        if box == self.box and self._room.take(_BYTES_PER_PIXEL * box.width * box.height):
+            self._planes = planes
+        return planes
+
+    def _get(self, box: Box) -> Any:
+        in_memory = getattr(self._handle, "inMemoryDataset", None)
+        if in_memory is not None:
+            return in_memory
+        if not hasattr(self._handle, "get"):
+            return self._handle
+        return self._handle.get(parameters={"bbox": self._box_object(box)})
+
+    def _box_object(self, box: Box) -> Any:
+        """A box for the handle; that of the patch where no other of its class can be made."""
+        if box == self.box:
+            return self._bbox
+        try:
+            return box_like(box, self._bbox)
+        except (TypeError, AttributeError):
+            return self._bbox
+
+    def _cut(self, exposure: MaskedImage, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Planes of `box`, of an exposure that may have more pixels."""
+        has = box_of(exposure)
+        y, x = box.y0 - has.y0, box.x0 - has.x0
+        if y < 0 or x < 0 or y + box.height > has.height or x + box.width > has.width:
+            raise ValueError(
+                f"warp {self.dataId} has the pixels {tuple(has)} (x0, y0, width, height) but {tuple(box)} are wanted; all "
+                "warps must cover the patch"
+            )
+        window = slice(y, y + box.height), slice(x, x + box.width)
+        planes = exposure.image, exposure.variance
+        image, variance = (plane[window].astype(np.float32, copy=False) for plane in planes)
+        return image, variance, exposure.mask[window]
+
+
+def as_refs(handles: Sequence[Any], bbox: Any, room: Room | None = None) -> list[Any]:
+    """A `WarpRef` for each handle that is none yet; None stays None."""
+    room = Room(0) if room is None else room
+    ready = (WarpRef, type(None))
+    return [handle if isinstance(handle, ready) else WarpRef(handle, bbox, room) for handle in handles]
+
+
+class _RefSource:
+    """Planes of some warps, with bits as one schema names them."""
+
+    in_memory = False
+
+    def __init__(self, refs: Sequence[WarpRef], schema: MaskSchema) -> None:
+        self._refs, self._schema = refs, schema
+        self.shape = (len(refs), *refs[0].box.shape)
+
+    @property
+    def seconds_reading(self) -> float:
+        """Of all threads together."""
+        return sum(ref.seconds for ref in self._refs)
+
+    def read(self, epoch: int, rows: slice) -> tuple[Array, Array, Array]:
+        ref = self._refs[epoch]
+        image, variance, mask = ref.read(slice(*rows.indices(self.shape[1])))
+        return image, variance, translated(mask, ref.schema, self._schema.planes)
+
+    @contextlib.contextmanager
+    def raw(self, epoch: int, rows: slice) -> Iterator[None]:
+        """Never: they are no bytes of a file."""
+        yield None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def stack_of(
+    refs: Sequence[WarpRef],
+    *,
+    scalers: Sequence[float | None] | None = None,
+    schema: MaskSchema | None = None,
+    wcs: Any = None,
+    epochs: Sequence[Hashable] | None = None,
+    device: str = "cpu",
+) -> WarpStack:
+    """
+    The warps as a stack.
+
+    Parameters
+    ----------
+    refs : sequence of WarpRef
+        At least one, of one patch.
+    scalers : sequence of float or None, optional
+        Factor of each warp's fluxes; None for 1.
+    schema : MaskSchema, optional
+        Planes of the stack; those of the first warp and what the others have besides when left out.
+    wcs : object, optional
+        Of the patch; that of the first warp when left out.
+    epochs : sequence of hashable, optional
+        Ids; see `epoch_ids`.
+    device : str
+        As in `gpucoadd.backend.resolve_device`.
+
+    Raises
+    ------
+    ValueError
+        If a warp is not in nJy, or does not cover the patch.
+    TypeError
+        If a scaler is no number.
+    """
+    for ref in refs:
+        unit = unit_of(ref.row)
+        if unit != "nJy":
+            raise ValueError(f"warp {ref.dataId} must be in nJy (BUNIT, or unit), got {unit!r}; calibrate it before")
+    stack = WarpStack.from_source(
+        _RefSource(refs, schema or common_schema(refs)),
+        schema=schema or common_schema(refs),
+        psf_sigma=[psf_sigma(ref.row) for ref in refs],
+        psfs=[_psf(ref) for ref in refs],
+        epochs=epoch_ids(refs) if epochs is None else epochs,
+        origin=refs[0].box.origin,
+        wcs=from_lsst(refs[0].row).wcs if wcs is None else wcs,
+        inputs=[str(ref.dataId) for ref in refs],
+    )
+    factors = _factors(scalers, len(refs))
+    if any(factor != 1 for factor in factors):
+        stack = stack.scaled(factors)
+    return stack.to_device(device)
+
+
+def common_schema(refs: Sequence[WarpRef]) -> MaskSchema:
+    """Planes of the first warp with its bits, and those that the others have besides."""
+    schema = refs[0].schema
+    for ref in refs[1:]:
+        schema = schema.with_planes(*ref.schema)
+    return schema
+
+
+def epoch_ids(refs: Sequence[Any]) -> list[Hashable]:
+    """Visits, where every warp has one of its own; else the positions."""
+    visits = [_visit(ref) for ref in refs]
+    return list(range(len(refs))) if None in visits or len(set(visits)) < len(visits) else visits
+
+
+def data_key(ref: Any) -> Any:
+    """What a warp and its twin have in common: the data id; of a warp without one, nothing."""
+    data_id = getattr(ref, "dataId", None)
+    if data_id is None:
+        return id(ref)
+    return frozenset(dict(getattr(data_id, "required", data_id)).items())
+
+
+def _visit(ref: Any) -> Hashable:
+    data_id = getattr(ref, "dataId", None)
+    try:
+        return None if data_id is None else data_id["visit"]
+    except (KeyError, TypeError):
+        return None
+
+
+def _psf(ref: WarpRef) -> Psf | None:
+    """PSF of a warp: ours as it is, else the stamp at its average position; None for one of even sides."""
+    psf = psf_of(ref.row)
+    if psf is None or isinstance(psf, Psf):
+        return psf
+    stamp = psf_stamp(ref.row)
+    square = stamp is not None and stamp.shape[0] == stamp.shape[1] and stamp.shape[0] % 2 == 1
+    return Psf(stamp) if square else None
+
+
+def _factors(scalers: Sequence[float | None] | None, n_warps: int) -> list[float]:
+    factors = [1.0 if scaler is None else scaler for scaler in scalers or [None] * n_warps]
+    for factor in factors:
+        if not isinstance(factor, (int, float)) or not math.isfinite(factor):
+            raise TypeError(
+                f"an image scaler must be None or a number, the factor of the warp's fluxes, got {factor!r}; scaling by "
+                "an image is left out"
+            )
+    return factors
