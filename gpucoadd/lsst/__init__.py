@@ -20,7 +20,15 @@ except ImportError as error:
         "without it, gpucoadd.coadd and gpucoadd.decorrelate do the same on arrays"
     ) from error
 
-_WHERE: dict[str, str] = {}
+_WHERE: dict[str, str] = {
+    "AssembleCoaddConfig": "configs",
+    "AssembleCoaddConnections": "connections",
+    "CompareWarpAssembleCoaddConfig": "configs",
+    "CompareWarpAssembleCoaddConnections": "connections",
+    "OverridableConfig": "overrides",
+    "assembly_options": "config_names",
+    "coadd_options": "config_names",
+}
 
 __all__ = sorted(_WHERE)
 
