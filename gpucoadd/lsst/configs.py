@@ -100,7 +100,7 @@ class AssembleCoaddConfig(OverridableConfig, PipelineTaskConfig, pipelineConnect
         doc="Bytes of warps held at once; None: what is free", dtype=int, default=None, optional=True, min=1
     )
     threads = RangeField(
-        doc="Threads of one task; None: the cores that the engine gives it",
+        doc="Threads; None: the cores that the engine gives",
         dtype=int,
         default=None,
         optional=True,
@@ -135,9 +135,7 @@ class AssembleCoaddTask:
 class CompareWarpAssembleCoaddConfig(AssembleCoaddConfig, pipelineConnections=CompareWarpAssembleCoaddConnections):
     """An artifact-rejecting coadd."""
 
-    assembleStaticSkyModel = RunHereField(
-        doc="The static-sky model that warps are compared with", target=AssembleCoaddTask
-    )
+    assembleStaticSkyModel = RunHereField(doc="The static sky that warps are compared with", target=AssembleCoaddTask)
     detect = RunHereField(doc="Detection on each difference of a warp and the template", target=SourceDetectionTask)
     detectTemplate = RunHereField(
         doc="Detection of bright sources in the template, with doPreserveContainedBySource", target=SourceDetectionTask
