@@ -92,6 +92,7 @@ _DETECTION_BOOKKEEPING = (
     "statsMask",
     "background",
     "tempLocalBackground",
+    "tempWideBackground",
 )
 
 
@@ -248,6 +249,20 @@ _LINE_FINDER_BOOKKEEPING = (
     "streaksMaskPlane",
 )
 
+# Fields of SubtractBackgroundConfig for the scatter of a warp: of its interpolation, and those that must be off.
+_SPLINE_BOOKKEEPING = (
+    "useApprox",
+    "approxOrderX",
+    "approxOrderY",
+    "weighting",
+    "undersampleStyle",
+    "statisticsProperty",
+    "algorithm",
+    "isNanSafe",
+    "superPixelFilterSize",
+)
+_CELLS_OFF = ("binSizeX", "binSizeY", "doFilterSuperPixels", "doApplyFlatBackgroundRatio")
+
 
 def _check_template(template: AssemblyConfig) -> None:
     """Raise ValueError if the template is asked for what only a final coadd has."""
@@ -270,12 +285,8 @@ _COMPARE_WARP_BOOKKEEPING = (
     | {f"{prefix}.{name}" for prefix in ("detect", "detectTemplate") for name in _DETECTION_BOOKKEEPING}
     | {
         "streakMaskName",
-        "scaleWarpVariance.background.useApprox",
-        "scaleWarpVariance.background.undersampleStyle",
-        "scaleWarpVariance.background.statisticsProperty",
-        "scaleWarpVariance.background.algorithm",
-        "scaleWarpVariance.background.isNanSafe",
     }
+    | {f"scaleWarpVariance.background.{name}" for name in (*_SPLINE_BOOKKEEPING, *_CELLS_OFF)}
 )
 
 
@@ -387,6 +398,9 @@ class CoaddConfig:
             raise ValueError(f"{prefix}doNImage must be False: the template has no contribution image of its own")
         if overrides.get(prefix + "doWriteArtifactMasks"):
             raise ValueError(f"{prefix}doWriteArtifactMasks must be False: the template rejects no artifacts")
+        for name in (f"scaleWarpVariance.background.{off}" for off in _CELLS_OFF):
+            if overrides.get(name):
+                raise ValueError(f"{name} must be off: cells are square, and used as they are; got {overrides[name]!r}")
         kept = without_zero_point(without_zero_point(overrides), prefix=prefix)
         config = with_overrides(cls(), kept, own_names=own_names, without_effect=_COMPARE_WARP_BOOKKEEPING)
         if overrides.get(prefix + "doWrite") and config.template.warp_type == config.stacking.warp_type:

@@ -147,6 +147,11 @@ def test_our_names_are_understood_where_they_are_asked_for():
         {"maskStreaks.minimumKernelHeight": 0.0},
         {"maskStreaks.absMinimumKernelHeight": 5.0},
         {"streakMaskName": "STREAK"},
+        {"detect.tempWideBackground.binSize": 512},
+        {"scaleWarpVariance.background.approxOrderX": 6},
+        {"scaleWarpVariance.background.superPixelFilterSize": 3},
+        {"scaleWarpVariance.background.binSizeX": 0},
+        {"scaleWarpVariance.background.doFilterSuperPixels": False},
     ],
 )
 def test_bookkeeping_is_accepted_and_changes_nothing(overrides):
@@ -190,6 +195,8 @@ def test_bookkeeping_is_accepted_and_changes_nothing(overrides):
         ({"prefilterArtifactsMaskPlanes": ["BAD", "DETECTED"]}, "cannot hold DETECTED"),
         ({"scaleWarpVariance.limit": 0}, "scaleWarpVariance.limit\\) must be positive"),
         ({"scaleWarpVariance.background.binSize": 0}, "binSize"),
+        ({"scaleWarpVariance.background.binSizeY": 16}, "background.binSizeY must be off: cells are square.* got 16"),
+        ({"scaleWarpVariance.background.doFilterSuperPixels": True}, "doFilterSuperPixels must be off"),
         ({"detectTemplateIterMultiplier": 0}, "detectTemplateIterMultiplier\\) must be positive"),
         ({"maxDetectTemplateIter": 0}, "maxDetectTemplateIter"),
         ({"doScaleZeroPoint": True}, r"zero-point scaling is left out; give .* WarpStack.scaled \(--flux-factors\)"),

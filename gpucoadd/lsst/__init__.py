@@ -22,9 +22,16 @@ except ImportError as error:
 
 _WHERE: dict[str, str] = {
     "ArtifactMasks": "artifact_masks",
+    "AssembleCoaddConfig": "configs",
+    "AssembleCoaddConnections": "connections",
     "AssembleCoaddTask": "assemble_coadd",
+    "CompareWarpAssembleCoaddConfig": "configs",
+    "CompareWarpAssembleCoaddConnections": "connections",
     "CompareWarpAssembleCoaddTask": "compare_warp",
+    "OverridableConfig": "overrides",
     "PixelSet": "pixel_sets",
+    "assembly_options": "config_names",
+    "coadd_options": "config_names",
 }
 
 __all__ = sorted(_WHERE)

@@ -1,0 +1,35 @@
+"""Fields of subtasks whose work is done here, whatever task they are pointed at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsst.pex.config import Config, ConfigurableField
+
+
+class _NotRunHere(ValueError):
+    """pex_config reads `message`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RunHereField(ConfigurableField):
+    """
+    A subtask that gpucoadd runs: it may be retargeted to LSST's own class, by its name, and to no other.
+
+    Its configuration stays that of gpucoadd.
+    """
+
+    def validateTarget(self, target: Any, ConfigClass: type[Config] | None) -> type[Config]:
+        """The configuration class, or an error that says that `target` is not run here."""
+        ours = getattr(self, "target", None)
+        if ours is None:
+            return super().validateTarget(target, ConfigClass)
+        if getattr(target, "__name__", "").rpartition(".")[2] != ours.__name__:
+            raise _NotRunHere(
+                f"{getattr(target, '__name__', target)!s} is not run here: what gpucoadd does in this place is what "
+                f"{ours.__name__} does in LSST; leave the field as it is, or use the LSST stack for another task"
+            )
+        return self.ConfigClass

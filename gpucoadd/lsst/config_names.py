@@ -1,0 +1,103 @@
+"""From the configuration of a task to the options of the functions on arrays, by LSST's dotted names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lsst.pex.config import Config, ConfigurableInstance, FieldValidationError
+
+from .. import AssemblyConfig, CoaddConfig
+from ..arguments import read_options
+from .open_config import OpenConfig
+
+# Of the engine and of the tasks, not of the arithmetic. The factors of the zero-point scaling are refused with it.
+_NOT_OPTIONS = frozenset(
+    {
+        "connections",
+        "saveLogOutput",
+        "inputStorageClass",
+        "device",
+        "memory",
+        "threads",
+        "options",
+        "scaleZeroPoint",
+    }
+)
+
+
+def assembly_options(config: Config) -> AssemblyConfig:
+    """
+    Options of `gpucoadd.assemble`, from an `AssembleCoaddConfig`.
+
+    Raises
+    ------
+    ValueError
+        If a value, or values together, are not valid.
+    """
+    return AssemblyConfig.from_lsst(dict(dotted_names(config)))
+
+
+def coadd_options(config: Config) -> CoaddConfig:
+    """
+    Options of `gpucoadd.coadd`, from a `CompareWarpAssembleCoaddConfig`; those in its field ``options`` come last.
+
+    Raises
+    ------
+    ValueError
+        If a value, or values together, are not valid, or ``options`` names none.
+    """
+    names = dict(dotted_names(config))
+    further = read_options(None, [f"{name}={text}" for name, text in config.options.items()])
+    return CoaddConfig.from_names({**{name: value for name, value in names.items() if name not in further}, **further})
+
+
+def dotted_names(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of `config` and of what it holds, with a plain value; none of subtasks that are not run here."""
+    for name, field in config._fields.items():
+        value = getattr(config, name)
+        value = value.value if isinstance(value, ConfigurableInstance) else value
+        if name in _NOT_OPTIONS or isinstance(value, OpenConfig):
+            continue
+        if isinstance(value, Config):
+            yield from dotted_names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.toDict(config)
+
+
+def check_options(config: Config, options: Callable[[Config], Any]) -> None:
+    """
+    Make `options` of `config`; what they refuse is an error of the field that the refusal names.
+
+    Raises
+    ------
+    FieldValidationError
+        With the message of the ValueError.
+    """
+    try:
+        options(config)
+    except ValueError as error:
+        message = str(error)
+        further = [name for name in getattr(config, "options", ()) if _stands_in(name, message) is not None]
+        name = "options" if further else _named(config, message)
+        if name is None:
+            raise
+        *holders, last = name.split(".")
+        for part in holders:
+            config = getattr(config, part)
+        config = config.value if isinstance(config, ConfigurableInstance) else config
+        raise FieldValidationError(config._fields[last], config, message) from error
+
+
+def _named(config: Config, message: str) -> str | None:
+    """The field of `config` whose dotted name stands first in `message`, the longest if several do."""
+    places = {name: _stands_in(name, message) for name, _ in dotted_names(config)}
+    found = [(place, -len(name), name) for name, place in places.items() if place is not None]
+    return min(found)[2] if found else None
+
+
+def _stands_in(name: str, message: str) -> int | None:
+    """Where `name` begins in `message`, as a word that no longer name contains."""
+    match = re.search(rf"(?<![\w.]){re.escape(name)}(?!\.?\w)", message)
+    return None if match is None else match.start()
