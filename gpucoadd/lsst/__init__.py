@@ -20,7 +20,15 @@ except ImportError as error:
         "without it, gpucoadd.coadd and gpucoadd.decorrelate do the same on arrays"
     ) from error
 
-_WHERE: dict[str, str] = {}
+_WHERE: dict[str, str] = {
+    "PlainImage": "storage",
+    "PlainImageFormatter": "storage",
+    "PlainMask": "storage",
+    "PlainMaskFormatter": "storage",
+    "PlainMaskedImage": "storage",
+    "PlainMaskedImageFormatter": "storage",
+    "butler_config": "storage",
+}
 
 __all__ = sorted(_WHERE)
 
