@@ -219,7 +219,7 @@ def find_psf_sigma(path: str | os.PathLike[str]) -> float:
     """
     pool = Pool()
     try:
-        return _describe(os.fspath(path), pool, recognise_difference).sigma
+        return describe(os.fspath(path), pool, recognise_difference).sigma
     finally:
         pool.close()
 
@@ -231,7 +231,7 @@ def _read_image(path: str | os.PathLike[str], device: str, recognise: _Recognise
     device = _where(device)
     pool = Pool()
     try:
-        found = _describe(os.fspath(path), pool, recognise)
+        found = describe(os.fspath(path), pool, recognise)
         schema = common_schema([(found.path, found.layout)])
         files = FitsSource([found.exposure], [found.layout], schema=schema, shape=found.shape, pool=pool)
         image, variance, mask = _at(files, device).read(0, slice(None))
@@ -302,8 +302,8 @@ def _weight_file(path: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Warp:
-    """What the headers of one exposure say."""
+class Described:
+    """What the headers of one exposure say; `sigma` is the width of its PSF, `told_sigma` that of its cards."""
 
     path: str
     exposure: Exposure
@@ -314,14 +314,15 @@ class _Warp:
     epoch: int | str
     wcs: WCS | None
     sigma: float  # NaN where the file does not tell
+    told_sigma: float  # of the card PSFSIGMA alone
     psf: Psf | None
 
 
-def _describe_all(files: Sequence[str], pool: Pool) -> list[_Warp]:
+def _describe_all(files: Sequence[str], pool: Pool) -> list[Described]:
     """All exposures of one stack; ids must differ."""
-    warps: dict[int | str, _Warp] = {}
+    warps: dict[int | str, Described] = {}
     for path in files:
-        warp = _describe(path, pool)
+        warp = describe(path, pool)
         if warp.epoch in warps:
             raise ValueError(
                 f"{warps[warp.epoch].path} and {path} both are epoch {warp.epoch!r}; ids must differ "
@@ -331,7 +332,8 @@ def _describe_all(files: Sequence[str], pool: Pool) -> list[_Warp]:
     return list(warps.values())
 
 
-def _describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> _Warp:
+def describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> Described:
+    """What the headers of the exposure `path` say, and of a weight file beside it; both are opened in `pool`."""
     exposure = Exposure([path])
     weight = _weight_file(path)
     if weight is not None:
@@ -340,9 +342,9 @@ def _describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> _Warp
         layout = recognise(path, files)
         hdu = files[0][layout.image.hdu]
         headers = [hdu.header, files[0][0].header]
-        shape, origin = (int(hdu.shape[0]), int(hdu.shape[1])), _origin(path, hdu.header)
+        shape, origin = (int(hdu.shape[0]), int(hdu.shape[1])), origin_of(path, hdu.header)
         sigma, psf = _known_psf(path, files[0], middle=(origin[0] + (shape[0] - 1) / 2, origin[1] + (shape[1] - 1) / 2))
-        return _Warp(
+        return Described(
             path=path,
             exposure=exposure,
             layout=layout,
@@ -350,8 +352,9 @@ def _describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> _Warp
             origin=origin,
             unit=str(_card(headers, "BUNIT") or "").strip() or None,
             epoch=_epoch(path, headers),
-            wcs=_celestial_wcs(path, hdu.header, files[0]),
+            wcs=celestial_wcs(path, hdu.header, files[0]),
             sigma=_told_sigma(headers) if math.isnan(sigma) else sigma,
+            told_sigma=float(card) if _is_width(card := _card(headers, "PSFSIGMA")) else math.nan,
             psf=psf,
         )
 
@@ -377,7 +380,7 @@ def _epoch(path: str, headers: Sequence[Any]) -> int | str:
     return os.path.basename(_stem(path))
 
 
-def _origin(path: str, header: Any) -> tuple[int, int]:
+def origin_of(path: str, header: Any) -> tuple[int, int]:
     """(y, x) in the parent's frame of the first pixel."""
     start: list[float] = []
     for axis in (2, 1):
@@ -394,7 +397,8 @@ def _origin(path: str, header: Any) -> tuple[int, int]:
     return int(start[0]), int(start[1])
 
 
-def _celestial_wcs(path: str, header: Any, hdus: Any) -> WCS | None:
+def celestial_wcs(path: str, header: Any, hdus: Any) -> WCS | None:
+    """WCS of an HDU, or None where it has none, or one that astropy cannot read."""
     # Some astropy versions take a header with the A-WCS alone, or of pixels only, for a broken one: they are not asked.
     if not any(_CELESTIAL.match(str(kind)) for kind in header["CTYPE?"].values()):
         return None
@@ -442,7 +446,7 @@ def _is_width(value: Any) -> bool:
 # ------------------------------------------------------------------------------------------------ several files
 
 
-def _pair(direct: Sequence[_Warp], twins: Sequence[_Warp]) -> list[_Warp]:
+def _pair(direct: Sequence[Described], twins: Sequence[Described]) -> list[Described]:
     """Twins of the direct warps, in their order."""
     by_epoch = {warp.epoch: warp for warp in twins}
     paired = [by_epoch.pop(warp.epoch) for warp in direct if warp.epoch in by_epoch]
@@ -456,7 +460,7 @@ def _pair(direct: Sequence[_Warp], twins: Sequence[_Warp]) -> list[_Warp]:
     return paired
 
 
-def _check_grid(warp: _Warp, first: _Warp, pool: Pool) -> None:
+def _check_grid(warp: Described, first: Described, pool: Pool) -> None:
     """Raise ValueError unless both share shape, origin, unit and sky."""
     if (warp.shape, warp.origin) != (first.shape, first.origin):
         raise ValueError(
@@ -476,7 +480,7 @@ def _check_grid(warp: _Warp, first: _Warp, pool: Pool) -> None:
         )
 
 
-def _sky_offset(warp: _Warp, first: _Warp) -> float:
+def _sky_offset(warp: Described, first: Described) -> float:
     """Largest distance in pixels between the corners of the two; 0 where it cannot be told."""
     a, b = warp.wcs, first.wcs
     if a is None or b is None or list(a.wcs.ctype) != list(b.wcs.ctype) or a.wcs.radesys != b.wcs.radesys:
@@ -492,10 +496,10 @@ def _sky_offset(warp: _Warp, first: _Warp) -> float:
 
 
 def _make_stack(
-    warps: Sequence[_Warp],
+    warps: Sequence[Described],
     *,
     schema: MaskSchema,
-    first: _Warp,
+    first: Described,
     pool: Pool,
     device: str,
     psf_fwhm: Any,

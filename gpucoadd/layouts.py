@@ -138,20 +138,55 @@ def _the(path: str, hdus: Mapping[str, list[int]], name: str, among: str) -> Pla
 def _lsst(path: str, files: Sequence[Any], hdus: Mapping[str, list[int]]) -> Layout:
     """LSST's afw layout (`MP_<NAME>` is a bit number) and that of lsst.images (`MSKN`, `MSKM`: name, bit value)."""
     image, mask, noise = (_the(path, hdus, name, "IMAGE, MASK and VARIANCE") for name in ("IMAGE", "MASK", "VARIANCE"))
-    header = files[0][mask.hdu].header
+    modern = "DATAMODL" in files[0][0].header
+    planes = _named_planes(path, files[0][mask.hdu].header, modern=modern)
+    return Layout(image, noise, "variance", mask, _codes(planes), planes, complete=not modern)
+
+
+def lone_mask(path: str, hdus: Sequence[Any]) -> Layout:
+    """
+    Layout of a file whose HDU MASK stands for itself, with cards as in an exposure.
+
+    Raises
+    ------
+    ValueError
+        If there is no such HDU, or more than one; if it is not 2-d, not made of integers, or its cards do not fit.
+    """
+    mask = lone_plane(path, hdus, "MASK")
+    planes = _named_planes(path, hdus[mask.hdu].header, modern=False)
+    return Layout(mask, mask, "variance", mask, _codes(planes), planes, complete=True)
+
+
+def lone_plane(path: str, hdus: Sequence[Any], name: str) -> Plane:
+    """
+    The one 2-d image of a file that is called `name`.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one; if it is not 2-d, or a mask that is not made of integers.
+    """
+    plane = _the(path, _images(hdus), name, name)
+    _check_plane(path, hdus[plane.hdu], plane, is_mask=name == "MASK")
+    return plane
+
+
+def _codes(planes: Mapping[str, int]) -> tuple[tuple[int, str], ...]:
+    return tuple((1 << bit, name) for name, bit in planes.items())
+
+
+def _named_planes(path: str, header: Any, *, modern: bool) -> dict[str, int]:
+    """Planes of a mask and their bits, as its header names them; LSST's where it names none."""
     bits = {key[3:]: value for key, value in header.items() if key.startswith("MP_")}
-    modern = "DATAMODL" in files[0][0].header or not bits
-    if modern and any(key.startswith("MSKN") for key in header):
+    if (modern or not bits) and any(key.startswith("MSKN") for key in header):
         bits = _named_values(path, header)
     for name, bit in bits.items():
         if isinstance(bit, bool) or not isinstance(bit, int):
             raise ValueError(f"{path}: card MP_{name} must be a bit number, got {bit!r}")
     try:
-        planes = dict(MaskSchema(bits).planes) if bits else dict(_LSST)
+        return dict(MaskSchema(bits).planes) if bits else dict(_LSST)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    codes = tuple((1 << bit, name) for name, bit in planes.items())
-    return Layout(image, noise, "variance", mask, codes, planes, complete="DATAMODL" not in files[0][0].header)
 
 
 def _named_values(path: str, header: Any) -> dict[str, int]:
@@ -254,15 +289,19 @@ def _check_planes(path: str, files: Sequence[Any], layout: Layout) -> None:
         if plane is None:
             continue
         hdu = files[plane.file][plane.hdu]
-        if len(hdu.shape) != 2 or 0 in hdu.shape:
-            raise ValueError(f"{path}: {plane.name} has shape {tuple(hdu.shape)}; it must be (y, x)")
+        _check_plane(path, hdu, plane, is_mask=plane is layout.mask)
         if hdu.shape != shape:
             raise ValueError(
                 f"{path}: {plane.name} has shape {tuple(hdu.shape)} but {layout.image.name} has {tuple(shape)}; "
                 "both are (y, x)"
             )
-        if plane is layout.mask and _bitpix(hdu) < 0:
-            raise ValueError(f"{path}: {plane.name} holds floats (BITPIX {_bitpix(hdu)}); a mask must hold integers")
+
+
+def _check_plane(path: str, hdu: Any, plane: Plane, *, is_mask: bool) -> None:
+    if len(hdu.shape) != 2 or 0 in hdu.shape:
+        raise ValueError(f"{path}: {plane.name} has shape {tuple(hdu.shape)}; it must be (y, x)")
+    if is_mask and _bitpix(hdu) < 0:
+        raise ValueError(f"{path}: {plane.name} holds floats (BITPIX {_bitpix(hdu)}); a mask must hold integers")
 
 
 def common_schema(layouts: Iterable[tuple[str, Layout]]) -> MaskSchema:
@@ -398,8 +437,8 @@ def decode(
     """
     bits = np.zeros(image.shape, np.int32) if mask is None else translate(mask, layout, schema)
     if layout.complete:
-        return _float32(image), _float32(noise), bits
-    pixels = _float32(image)
+        return as_float32(image), as_float32(noise), bits
+    pixels = as_float32(image)
     with np.errstate(all="ignore"):  # zero weights and NaN are told apart below
         sharp = noise.astype(np.float64)
         if layout.noise_is == "sigma":
@@ -411,14 +450,14 @@ def decode(
                 f"a variance is {np.nanmin(sharp[sharp > 0]):.3g}, below what float32 holds; "
                 "multiply the image by a constant and its noise with it"
             )
-        variance = _float32(sharp)
+        variance = as_float32(sharp)
         empty = ~(np.isfinite(pixels) & np.isfinite(variance) & (variance > 0))
     bits[empty] |= np.int32(schema.bitmask("NO_DATA"))
     nan = np.float32(np.nan)
     return np.where(empty, nan, pixels), np.where(empty, nan, variance), bits
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
+def as_float32(array: np.ndarray) -> np.ndarray:
     """Native, C-contiguous float32."""
     with np.errstate(all="ignore"):  # what float32 cannot hold becomes infinite
         return np.ascontiguousarray(array, dtype=np.float32)

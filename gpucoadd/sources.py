@@ -333,8 +333,9 @@ class FitsSource:
         exposure, layout = self._exposures[epoch], self._layouts[epoch]
         with self._timed():
             with self._pool.using(exposure) as files:
-                image, noise = (_section(files, exposure, p, start, stop) for p in (layout.image, layout.noise))
-                mask = None if layout.mask is None else _section(files, exposure, layout.mask, start, stop)
+                piece = slice(start, stop), slice(None)
+                image, noise = (section(files, exposure, plane, *piece) for plane in (layout.image, layout.noise))
+                mask = None if layout.mask is None else section(files, exposure, layout.mask, *piece)
             planes = [plane for plane in (image, noise, mask) if plane is not None]
             try:
                 if any(plane.shape != (stop - start, self.shape[2]) for plane in planes):
@@ -423,14 +424,14 @@ def _fill(exposure: Exposure, plane: Plane, hdu: Any, first: int) -> Fill:
     return fill
 
 
-def _section(files: Sequence[Any], exposure: Exposure, plane: Plane, start: int, stop: int) -> np.ndarray:
-    """Rows of one HDU, as astropy gives them."""
+def section(files: Sequence[Any], exposure: Exposure, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
+    """A piece of one HDU of an open exposure, as astropy gives it; ValueError, naming the file, if it is damaged."""
     path = exposure.paths[plane.file]
     try:
         hdu = files[plane.file][plane.hdu]
         turn = _HCOMPRESS if getattr(hdu, "compression_type", "") == "HCOMPRESS_1" else contextlib.nullcontext()
         with turn:
-            return np.asarray(hdu.section[start:stop, :])
+            return np.asarray(hdu.section[rows, columns])
     except MemoryError:
         raise
     except Exception as error:

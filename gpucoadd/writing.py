@@ -24,6 +24,7 @@ from . import backend
 from .images import check_pair, check_schema
 from .masks import MaskSchema
 from .matching import SpatialKernel
+from .point_spread import Psf
 from .sources import OpenFile, quiet
 
 logger = logging.getLogger(__name__)
@@ -51,9 +52,11 @@ def write_planes(
     wcs: Any = None,
     unit: str | None = None,
     extra: Mapping[str, backend.Array] | None = None,
-    psf: tuple[backend.Array, tuple[float, float]] | None = None,
+    psf: Psf | tuple[backend.Array, tuple[float, float]] | None = None,
+    psf_sigma: float | None = None,
     tables: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     compression: str = "none",
 ) -> None:
     """
@@ -81,12 +84,18 @@ def write_planes(
     extra : mapping of str to 2-d array, optional
         More HDUs, by EXTNAME; float, integer or bool. One of another shape than `image`, such as a PSF, is written
         without the WCS and the origin.
-    psf : (array, (float, float)), optional
-        Stamp (y, x), and the position (y, x) in the parent's frame where it holds: cards PSFY and PSFX.
+    psf : Psf, or (array, (float, float)), optional
+        All of it, to the bit; or a stamp (y, x), and the position (y, x) in the parent's frame where it holds: cards
+        PSFY and PSFX.
+    psf_sigma : float, optional
+        Width of the PSF in pixels: card PSFSIGMA of IMAGE, to the bit; none for NaN.
     tables : mapping of str to astropy.table.Table, optional
         Binary tables, by EXTNAME.
     provenance : mapping, optional
         As `read_provenance` returns it: "version" and perhaps "config" and "inputs"; other keys are left out.
+    metadata : mapping of str to what JSON holds, optional
+        Anything else about the image: cards MET00001 and so on of the primary header, each a name and a value as JSON,
+        which `read_metadata` reads.
     compression : str
         "none", "lossless" (GZIP_2) or "lossy" (image and variance RICE_1, quantised to a sixteenth of the noise and
         dithered; the rest lossless), both in tiles of 256 x 256.
@@ -108,7 +117,7 @@ def write_planes(
         if hosts[name].shape != hosts["IMAGE"].shape:
             raise ValueError(f"{name} has shape {hosts[name].shape} but IMAGE has {hosts['IMAGE'].shape}; both (y, x)")
     _check_mask(hosts["MASK"])
-    units = {"IMAGE": unit, "VARIANCE": None if unit is None else _squared(unit)}
+    units = {"IMAGE": unit, "VARIANCE": None if unit is None else square_of(unit)}
     lossy = ("IMAGE", "VARIANCE") if compression == "lossy" else ()
     hdus = [
         _image_hdu(
@@ -122,9 +131,12 @@ def write_planes(
         )
         for name, array in hosts.items()
     ]
-    hdus += [] if psf is None else [_psf_hdu(*psf)]
+    if psf_sigma is not None and math.isfinite(psf_sigma):
+        hdus[0].header.append(_exact_card("PSFSIGMA", float(psf_sigma)))
+    if psf is not None:
+        hdus.append(_psf_model_hdu(psf) if isinstance(psf, Psf) else _psf_hdu(*psf))
     hdus += [_table_hdu(name, table) for name, table in (tables or {}).items()]
-    _write(path, hdus, provenance)
+    _write(path, hdus, provenance, metadata)
 
 
 def write_mask(
@@ -273,6 +285,11 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
         file.close()
 
 
+def read_metadata(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What `write_planes` was given as `metadata`, from the primary header of its file; empty where nothing was."""
+    return dict(json.loads(header[f"MET{i:05d}"]) for i in _count(header, "MET"))
+
+
 # ------------------------------------------------------------------------------------------------ headers
 
 
@@ -306,7 +323,7 @@ def _name_header(name: str, unit: str | None) -> fits.Header:
     return header
 
 
-def _squared(unit: str) -> str:
+def square_of(unit: str) -> str:
     """`unit` squared, in the notation of the FITS standard."""
     return f"{unit}**2" if unit.isalnum() else f"({unit})**2"
 
@@ -348,7 +365,7 @@ def _untext(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value.startswith('"') else value
 
 
-def _count(header: fits.Header, prefix: str) -> range:
+def _count(header: Mapping[str, Any], prefix: str) -> range:
     """1, 2, ... as long as the card `prefix` with that number is there."""
     n = 0
     while f"{prefix}{n + 1:05d}" in header:
@@ -445,14 +462,28 @@ def _kernel_hdu(kernel: backend.Array) -> Any:
 
 
 def _spatial_hdus(kernel: SpatialKernel) -> list[Any]:
-    header = _name_header(COEFFICIENTS_HDU, None)
-    header[KIND_CARD] = kernel.kind
-    for card, value in zip(RANGE_CARDS, kernel.range or ()):
-        header.append(_exact_card(card, value))
+    header = _field_header(COEFFICIENTS_HDU, kernel)
     return [
         fits.ImageHDU(backend.to_host(kernel.basis), header=_name_header(BASIS_HDU, None), name=BASIS_HDU),
         fits.ImageHDU(backend.to_host(kernel.coefficients), header=header, name=COEFFICIENTS_HDU),
     ]
+
+
+def _psf_model_hdu(psf: Psf) -> Any:
+    """One stamp where that says all, else the coefficient images and the polynomials that they belong to."""
+    images = backend.to_host(psf.images)
+    if psf.kind == "chebyshev1" and psf.range is None:
+        return fits.ImageHDU(images[0], header=_name_header(PSF_HDU, None), name=PSF_HDU)
+    return fits.ImageHDU(images, header=_field_header(PSF_HDU, psf), name=PSF_HDU)
+
+
+def _field_header(name: str, varying: SpatialKernel | Psf) -> fits.Header:
+    """Header of an HDU of coefficients: the kind of the polynomials, and their range."""
+    header = _name_header(name, None)
+    header[KIND_CARD] = varying.kind
+    for card, value in zip(RANGE_CARDS, varying.range or ()):
+        header.append(_exact_card(card, value))
+    return header
 
 
 def _exact_card(name: str, value: float) -> fits.Card:
@@ -460,12 +491,20 @@ def _exact_card(name: str, value: float) -> fits.Card:
     return fits.Card.fromstring(f"{name:8}= {value!r:>20}".replace("e", "E"))
 
 
-def _write(path: str | os.PathLike[str], hdus: Sequence[Any], provenance: Mapping[str, Any] | None) -> None:
+def _write(
+    path: str | os.PathLike[str],
+    hdus: Sequence[Any],
+    provenance: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Write under another name beside `path`, then rename: no reader ever sees half a file."""
     name = os.fspath(path)
     if name.endswith(".gz"):
         raise ValueError(f'cannot write {name}: write .fits with compression="lossless", which can be read in pieces')
-    whole = fits.HDUList([fits.PrimaryHDU(header=_provenance_header(provenance)), *hdus])
+    primary = _provenance_header(provenance)
+    for i, pair in enumerate((metadata or {}).items(), start=1):
+        primary[f"MET{i:05d}"] = json.dumps(pair, default=_plain)
+    whole = fits.HDUList([fits.PrimaryHDU(header=primary), *hdus])
     folder, base = os.path.split(name)
     temporary = os.path.join(folder, f".{base}.{secrets.token_hex(6)}.tmp")
     try:

@@ -30,7 +30,14 @@ _WHERE: dict[str, str] = {
     "CompareWarpAssembleCoaddTask": "compare_warp",
     "OverridableConfig": "overrides",
     "PixelSet": "pixel_sets",
+    "PlainImage": "storage",
+    "PlainImageFormatter": "storage",
+    "PlainMask": "storage",
+    "PlainMaskFormatter": "storage",
+    "PlainMaskedImage": "storage",
+    "PlainMaskedImageFormatter": "storage",
     "assembly_options": "config_names",
+    "butler_config": "storage",
     "coadd_options": "config_names",
 }
 
