@@ -215,7 +215,7 @@ class SpanSet:
     """Pixels as spans (y, x0, x1), both ends included."""
 
     def __init__(self, spans):
-        self._spans = [Span(*span) for span in spans]
+        self._spans = [span if isinstance(span, Span) else Span(*span) for span in spans]
 
     def __iter__(self):
         return iter(self._spans)

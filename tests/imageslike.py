@@ -88,3 +88,12 @@ class MaskedImage:
         mask.array[...] = self.mask.array
         planes = self.image.array.copy(), self.variance.array.copy(), mask
         return type(self)(*planes, bbox=self.bbox, unit=self.unit, psf=self.psf)
+
+    def cut(self, box):
+        """Part of it: what a reader gives for a bbox."""
+        rows = slice(box.y.start - self.bbox.y.start, box.y.stop - self.bbox.y.start)
+        columns = slice(box.x.start - self.bbox.x.start, box.x.stop - self.bbox.x.start)
+        mask = Mask(0, schema=self.mask.schema, bbox=box)
+        mask.array[...] = self.mask.array[rows, columns]
+        planes = self.image.array[rows, columns].copy(), self.variance.array[rows, columns].copy(), mask
+        return type(self)(*planes, bbox=box, unit=self.unit, psf=self.psf)

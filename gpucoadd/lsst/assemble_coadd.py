@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from lsst.pipe.base import NoWorkFound, PipelineTask, Struct
 
+from ..assembly_config import AssemblyConfig
 from ..bright_objects import mask_bright_objects
 from ..coaddition import assemble_weighted, mask_edits, set_inexact_psf, weigh
 from ..combination import ADDED_PLANES, edited_mask
@@ -97,6 +98,11 @@ class AssembleCoaddTask(PipelineTask):
         memory = self._memory if self._computing.memory is None else self._computing.memory
         return {"memory": memory, "threads": self._computing.threads or self._cores}
 
+    @property
+    def _assembly(self) -> AssemblyConfig:
+        """Options of the stack."""
+        return assembly_options(self.config)
+
     def _skyInfo(self, inputs: dict[str, Any], data_id: Any) -> Struct:
         """Box and WCS of the patch, from the sky map, or from the first warp where there is none."""
         sky_map = inputs.get("skyMap")
@@ -176,7 +182,7 @@ class AssembleCoaddTask(PipelineTask):
         weights: Sequence[float] = ()
         if refs:
             stack = stack_of(refs, device=self._computing.device)
-            prepared = weigh(stack, config=assembly_options(self.config), **self._machine)
+            prepared = weigh(stack, config=self._assembly, **self._machine)
             kept, weights = prepared.indices, prepared.weights
             for reason in prepared.dropped:
                 self.log.info("%s; left out", reason)
@@ -237,7 +243,7 @@ class AssembleCoaddTask(PipelineTask):
         refs = as_refs(warpRefList, skyInfo.bbox)
         stack = stack_of(refs, scalers=imageScalerList, wcs=skyInfo.wcs, device=self._computing.device)
         flags = self._flags(altMaskList, stack)
-        options = assembly_options(self.config)
+        options = self._assembly
         coadd = assemble_weighted(
             stack,
             weightList,
@@ -272,7 +278,7 @@ class AssembleCoaddTask(PipelineTask):
         dataId : object, optional
             For messages.
         """
-        options = assembly_options(self.config)
+        options = self._assembly
         coadd = from_lsst(coaddExposure)
         if options.interpolation.enabled:
             schema = coadd.schema.with_planes("INTRP")
@@ -330,7 +336,7 @@ class AssembleCoaddTask(PipelineTask):
         pixels, schema = read_mask(mask)
         flags = as_flags([altMaskSpans], Box.of(pixels.shape, origin_of(mask)))
         schema = schema.with_planes(*flags)
-        edits = mask_edits(flags, schema, assembly_options(self.config))
+        edits = mask_edits(flags, schema, self._assembly)
         write_mask(mask, edited_mask(pixels, edits), schema)
         return mask
 

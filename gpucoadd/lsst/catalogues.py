@@ -9,6 +9,7 @@ from astropy.io.fits import Header
 from astropy.table import Table
 from astropy.wcs import WCS
 
+from ..exposures import as_box
 from .warps import WarpRef, epoch_ids
 
 _SIZES = ("radius", "width", "height")
@@ -86,11 +87,11 @@ def detector_table(refs: Sequence[WarpRef]) -> Table:
         inputs = None if info is None else info.getCoaddInputs()
         if inputs is None:
             raise ValueError(
-                f"an input map (doInputMap) needs the detectors of warp {ref.dataId}, in getInfo().getCoaddInputs().ccds "
-                "as lsst.afw has them; turn doInputMap off, or give detectors= to gpucoadd.coadd"
+                f"an input map (doInputMap) needs the detectors of warp {ref.dataId}, "
+                "getInfo().getCoaddInputs().ccds as in lsst.afw; turn it off, or give detectors= to gpucoadd.coadd"
             )
         for ccd in inputs.ccds:
-            corners = [ccd.getWcs().pixelToSky(corner) for corner in _outline(ccd)]
+            corners = [ccd.getWcs().pixelToSky(x, y) for x, y in _outline(ccd)]
             rows.append(
                 {
                     "epoch": epoch,
@@ -100,3 +101,14 @@ def detector_table(refs: Sequence[WarpRef]) -> Table:
                 }
             )
     return Table(rows)
+
+
+def _outline(ccd: Any) -> list[tuple[float, float]]:
+    """(x, y) of the corners of a detector's good area: its valid polygon, or the edges of its pixels."""
+    polygon = ccd.getValidPolygon()
+    if polygon is not None:
+        return [(corner.getX(), corner.getY()) for corner in polygon.getVertices()]
+    box = as_box(ccd.getBBox())
+    left, low = box.x0 - 0.5, box.y0 - 0.5
+    right, high = left + box.width, low + box.height
+    return [(left, low), (right, low), (right, high), (left, high)]

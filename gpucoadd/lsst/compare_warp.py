@@ -17,6 +17,7 @@ import numpy as np
 from lsst.pipe.base import NoWorkFound, Struct
 
 from ..artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
+from ..assembly_config import AssemblyConfig
 from ..backend import to_device, to_host
 from ..coaddition import mask_edits
 from ..combination import ADDED_PLANES, edited_mask
@@ -25,7 +26,7 @@ from ..fits import write_array
 from ..images import MaskedImage
 from .artifact_masks import ArtifactMasks, Table, edge_plane
 from .assemble_coadd import AssembleCoaddTask
-from .configs import CompareWarpAssembleCoaddConfig, assembly_options, coadd_options
+from .configs import CompareWarpAssembleCoaddConfig, coadd_options
 from .pixel_sets import box_around, in_layers, layer, origin_of
 from .results import mask_exposure
 from .warps import WarpRef, as_refs, data_key, epoch_ids, stack_of
@@ -72,6 +73,10 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
     def _use(self, resources: Any) -> None:
         super()._use(resources)
         self.assembleStaticSkyModel._use(resources)
+
+    @property
+    def _assembly(self) -> AssemblyConfig:
+        return coadd_options(self.config).stacking
 
     def _makeSupplementaryData(self, skyInfo: Struct, warps: dict[str, list[WarpRef]]) -> Struct:
         """The template, and the PSF-matched warps that it is made of."""
@@ -288,7 +293,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         stack = stack_of(warpRefList)
         flags = self._flags(altMaskList, stack) or {}
         schema = stack.schema.with_planes(*ADDED_PLANES).with_planes(*flags)
-        edits = mask_edits(flags, schema, assembly_options(self.config))
+        edits = mask_edits(flags, schema, self._assembly)
         rows = slice(0, stack.shape[1])
         masks = []
         for epoch, ref in enumerate(warpRefList):
@@ -298,7 +303,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
 
 
 def _kept(sets: Sequence[Any], box: Box, keep: Any) -> list[Any]:
-    """The sets of which ``keep(labels)``, a bool plane, has a pixel; sets that overlap are shown one after the other."""
+    """The sets of which ``keep(labels)``, a bool plane, has a pixel; sets that overlap are not shown together."""
     chosen = set()
     for group in in_layers(sets):
         labels = layer([sets[position] for position in group], box)

@@ -126,8 +126,8 @@ class WarpRef:
         y, x = box.y0 - has.y0, box.x0 - has.x0
         if y < 0 or x < 0 or y + box.height > has.height or x + box.width > has.width:
             raise ValueError(
-                f"warp {self.dataId} has the pixels {tuple(has)} (x0, y0, width, height) but {tuple(box)} are wanted; all "
-                "warps must cover the patch"
+                f"warp {self.dataId} has the pixels {tuple(has)} (x0, y0, width, height) but {tuple(box)} are wanted; "
+                "all warps must cover the patch"
             )
         window = slice(y, y + box.height), slice(x, x + box.width)
         planes = exposure.image, exposure.variance
@@ -269,7 +269,7 @@ def _factors(scalers: Sequence[float | None] | None, n_warps: int) -> list[float
     for factor in factors:
         if not isinstance(factor, (int, float)) or not math.isfinite(factor):
             raise TypeError(
-                f"an image scaler must be None or a number, the factor of the warp's fluxes, got {factor!r}; scaling by "
-                "an image is left out"
+                f"an image scaler must be None or a number, the factor of the warp's fluxes, got {factor!r}; one that "
+                "varies over the image is not supported"
             )
     return factors
