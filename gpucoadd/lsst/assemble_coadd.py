@@ -241,7 +241,8 @@ class AssembleCoaddTask(PipelineTask):
         if not warpRefList:
             raise NoWorkFound("there are no warps to coadd")
         refs = as_refs(warpRefList, skyInfo.bbox)
-        stack = stack_of(refs, scalers=imageScalerList, wcs=skyInfo.wcs, device=self._computing.device)
+        wcs = pixel_wcs(skyInfo.wcs, refs[0].box.origin) if self.config.doInputMap else skyInfo.wcs
+        stack = stack_of(refs, scalers=imageScalerList, wcs=wcs, device=self._computing.device)
         flags = self._flags(altMaskList, stack)
         options = self._assembly
         coadd = assemble_weighted(

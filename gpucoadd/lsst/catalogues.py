@@ -47,8 +47,7 @@ def pixel_wcs(wcs: Any, origin: tuple[int, int]) -> Any:
     Parameters
     ----------
     wcs : astropy.wcs.WCS or object
-        The first is in array pixels already; one with ``getFitsMetadata``, as a ``SkyWcs``, or ``as_fits_wcs`` is in
-        those of the parent.
+        The first is in array pixels already; one with ``getFitsMetadata``, as a ``SkyWcs``, in those of the parent.
     origin : (int, int)
         (y, x) of the first pixel in the parent frame.
 
@@ -61,7 +60,7 @@ def pixel_wcs(wcs: Any, origin: tuple[int, int]) -> Any:
         return wcs
     if not hasattr(wcs, "getFitsMetadata"):
         raise TypeError(
-            f"bright objects need a WCS of the patch, an astropy WCS or one with getFitsMetadata(); got "
+            f"bright objects and input maps need a WCS of the patch, an astropy WCS or one with getFitsMetadata(); got "
             f"{type(wcs).__name__}"
         )
     header = Header()

@@ -435,9 +435,9 @@ class Angle:
         return self._degrees * 3600
 
 
-def sky_of(shape):
+def sky_of(shape, scale=0.2):
     wcs = WCS(naxis=2)
-    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [30.0, 1.0], [-0.2 / 3600, 0.2 / 3600]
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [30.0, 1.0], [-scale / 3600, scale / 3600]
     wcs.wcs.crpix = [shape[1] / 2, shape[0] / 2]
     return wcs
 
@@ -466,7 +466,7 @@ def test_bright_objects(golden, caplog):
     task.setBrightObjectMasks(exposure, None, "a patch")
     assert "no catalogue of bright objects for a patch" in caplog.text
     exposure._wcs = None
-    with pytest.raises(TypeError, match="bright objects need a WCS of the patch"):
+    with pytest.raises(TypeError, match="bright objects and input maps need a WCS of the patch"):
         task.setBrightObjectMasks(exposure, Table(rows=rows, names=names))
 
 
@@ -517,12 +517,12 @@ def test_an_input_map(golden):
     pytest.importorskip("healsparse")
     task = lsst_flow.make_task(golden, doInputMap=True)
     shape = golden["in_image"].shape[1:]
-    wcs = sky_of(shape)
+    wcs = sky_of(shape, scale=2.0)
     corners = [(-0.5, -0.5), (60.0, -0.5), (60.0, 90.0), (-0.5, 90.0)]
     polygon = SimpleNamespace(getVertices=lambda: [afwlike.Point(*corner) for corner in corners])
     ccds = [Ccd(4, afwlike.Box2I.of(0, 0, 70, 100), wcs), Ccd(5, None, wcs, polygon)]
     handles = lsst_flow.make_handles(golden)
-    sky = SimpleNamespace(bbox=lsst_flow.sky_info(golden).bbox, wcs=wcs)
+    sky = SimpleNamespace(bbox=lsst_flow.sky_info(golden).bbox, wcs=SkyWcs(wcs, golden["in_xy0"].tolist()))
     lists = {"warpRefList": handles, "imageScalerList": [None] * 7, "weightList": [1.0] * 7}
     with pytest.raises(ValueError, match=r"an input map \(doInputMap\) needs the detectors of warp .*100"):
         AssembleCoaddTask.run(task, sky, **lists)
