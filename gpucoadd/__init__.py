@@ -5,6 +5,7 @@ NumPy arrays in, NumPy arrays out; CuPy arrays in, CuPy arrays out. `coadd` and 
 `find_streaks` finds satellite trails in any difference.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
@@ -92,9 +93,11 @@ _FROM_FITS = ("read_image", "read_kernel", "read_warps")
 
 
 def __getattr__(name: str) -> Any:
-    """Readers come with astropy.io.fits, which takes a while to import; only who asks pays."""
+    """Readers come with astropy.io.fits, which takes a while to import, `lsst` with an engine; only who asks pays."""
     if name in _FROM_FITS:
         from . import fits
 
         return getattr(fits, name)
+    if name == "lsst":
+        return importlib.import_module(".lsst", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

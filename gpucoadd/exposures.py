@@ -132,8 +132,8 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
     like : object
         Any that `from_lsst` takes; it is not modified.
     anew : bool
-        Whether all that `like` has besides its pixels is left out but WCS, filter and calibration: for a coadd, which
-        must not have the PSF of one of its warps.
+        Whether all that an `lsst.afw` exposure has besides its pixels is left out but WCS, filter and calibration: for
+        a coadd, which must not have the PSF of one of its warps.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def overwrite(exposure: Any, result: MaskedImage) -> None:
             f"the result has shape {result.image.shape} but the exposure to be filled {image.shape}; both must cover "
             "the same pixels"
         )
-    if hasattr(getattr(exposure, "mask", None), "clear"):
+    if is_of_images(exposure):
         exposure.mask = _images_mask(exposure.mask, to_host(result.mask), result.schema)
     else:
         write_mask(mask_of(exposure), result.mask, result.schema)
@@ -240,6 +240,15 @@ def write_mask(target: Any, mask: Array, schema: MaskSchema) -> None:
     _set_by_name(target, to_host(mask), schema)
 
 
+def mask_given_back(mask: Array, schema: MaskSchema, like: Any) -> Any:
+    """The pixels of `mask` in a new mask of the kind of `like`, of `lsst.afw.image` or `lsst.images`, planes added."""
+    if hasattr(like, "getMaskPlaneDict"):
+        made = _copy(like)
+        write_mask(made, mask, schema)
+        return made
+    return _images_mask(like, to_host(mask), schema)
+
+
 def mask_of(exposure: Any) -> Any:
     """What `write_mask` takes, of an exposure: its mask, or itself where that is an array."""
     return exposure if isinstance(exposure, MaskedImage) else _part(exposure, "mask")
@@ -272,6 +281,11 @@ def _used(mask: Array, schema: MaskSchema) -> list[str]:
     """Planes of which `mask` has a pixel, and those of `schema` that LSST does not start with."""
     present, start_up = _set_planes(mask, schema), MaskSchema.lsst()
     return [name for name in schema if name in present or name not in start_up]
+
+
+def is_of_images(exposure: Any) -> bool:
+    """Whether an exposure is one of `lsst.images`, whose masks have a schema of their own."""
+    return not isinstance(exposure, MaskedImage) and hasattr(getattr(exposure, "mask", None), "schema")
 
 
 def box_of(exposure: Any) -> Box:

@@ -38,8 +38,8 @@ class MaskSchema:
 
 
 class Image:
-    def __init__(self, array, unit=None):
-        self.array, self.unit = array, unit
+    def __init__(self, array, unit=None, bbox=None):
+        self.array, self.unit, self.bbox = array, unit, bbox
 
 
 class Mask:

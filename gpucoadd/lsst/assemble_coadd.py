@@ -259,7 +259,7 @@ class AssembleCoaddTask(PipelineTask):
         matched = self.config.warpType == "psfMatched"
         return Struct(
             coaddExposure=coadd_exposure(coadd, refs, planes=planes, matched=matched),
-            nImage=count_image(coadd, refs[0].row) if self.config.doNImage else None,
+            nImage=count_image(coadd, refs[0]) if self.config.doNImage else None,
             warpRefList=warpRefList,
             imageScalerList=imageScalerList,
             weightList=weightList,

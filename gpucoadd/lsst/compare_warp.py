@@ -191,12 +191,12 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         self, templateCoadd: Any, sigma: float, refs: Sequence[WarpRef | None], imageScalerList: Sequence[Any]
     ) -> ArtifactMasks:
         template = _Template(from_lsst(templateCoadd), sigma, self.config.device)
-        present = [position for position, ref in enumerate(refs) if ref is not None]
+        present = {position: ref for position, ref in enumerate(refs) if ref is not None}
         if not present:
             raise ValueError(f"none of the {len(refs)} warps has a PSF-matched twin, so nothing can be compared")
         names = epoch_ids(refs)
         stack = stack_of(
-            [refs[position] for position in present],
+            list(present.values()),
             scalers=[imageScalerList[position] for position in present],
             epochs=[names[position] for position in present],
             device=self.config.device,
@@ -267,7 +267,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         count, n_image = (np.asarray(getattr(image, "array", image)) for image in (epochCountImage, nImage))
         box = Box.of(count.shape, origin_of(epochCountImage))
         excluded = list(getattr(footprintsToExclude, "getFootprints", lambda: footprintsToExclude or ())())
-        layers = [layer([excluded[n] for n in group], box) for group in in_layers(excluded)] or [None]
+        layers: list[Any] = [layer([excluded[n] for n in group], box) for group in in_layers(excluded)] or [None]
         config = coadd_options(self.config).persistence
 
         def keep(labels: np.ndarray) -> np.ndarray:
@@ -304,7 +304,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
 
 def _kept(sets: Sequence[Any], box: Box, keep: Any) -> list[Any]:
     """The sets of which ``keep(labels)``, a bool plane, has a pixel; sets that overlap are not shown together."""
-    chosen = set()
+    chosen: set[int] = set()
     for group in in_layers(sets):
         labels = layer([sets[position] for position in group], box)
         chosen.update(group[number - 1] for number in np.unique(labels[keep(labels)]).tolist())

@@ -94,6 +94,7 @@ class AssembleCoaddConnections(
         if image == PLAIN:
             self.brightObjectMask = dataclasses.replace(self.brightObjectMask, storageClass="AstropyTable")
         for connection, wanted in (
+            ("coaddExposure", config.doWrite),
             ("skyMap", image != PLAIN),
             ("selectedVisits", config.doSelectVisits),
             ("brightObjectMask", config.doMaskBrightObjects),

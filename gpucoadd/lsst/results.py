@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..backend import to_host
 from ..coadds import Coadd
-from ..exposures import given_back, psf_of, psf_sigma, write_mask
+from ..exposures import given_back, is_of_images, mask_given_back, psf_of, psf_sigma
 from ..images import MaskedImage
 from ..masks import MaskSchema
 from ..point_spread import Psf
@@ -46,14 +45,20 @@ def coadd_exposure(coadd: Coadd, refs: Sequence[WarpRef], *, planes: Sequence[st
     return made
 
 
-def count_image(coadd: Coadd, like: Any) -> Any:
-    """Epochs that contributed to each pixel: ``ImageU`` where `like` is of `lsst.afw`, else a `PlainImage`."""
+def count_image(coadd: Coadd, ref: WarpRef) -> Any:
+    """
+    Epochs that contributed to each pixel, in the kind of a warp.
+
+    ``ImageU`` of `lsst.afw`, which is loaded if the warp is of it, an image of `lsst.images`, else a `PlainImage`.
+    """
     counts = to_host(coadd.n_image)
     afw = sys.modules.get("lsst.afw.image")
-    if afw is not None and type(like).__module__.startswith("lsst.afw"):
-        image = afw.ImageU(like.getBBox())
+    if afw is not None and type(ref.row).__module__.startswith("lsst.afw"):
+        image = afw.ImageU(ref.bbox)
         image.array[...] = counts
         return image
+    if is_of_images(ref.row):
+        return type(ref.row.image)(counts, bbox=ref.bbox)
     return PlainImage(counts, origin=coadd.origin, wcs=coadd.wcs)
 
 
@@ -61,7 +66,4 @@ def mask_exposure(mask: np.ndarray, schema: MaskSchema, ref: WarpRef, *, wcs: An
     """The mask of a warp, in its kind, with other pixels."""
     if isinstance(ref.row, MaskedImage):
         return PlainMask(mask, schema=schema, origin=ref.box.origin, wcs=wcs)
-    filled = ref.whole().mask
-    target = filled.clone() if hasattr(filled, "clone") else copy.deepcopy(filled)
-    write_mask(target, mask, schema)
-    return target
+    return mask_given_back(mask, schema, ref.whole().mask)

@@ -64,12 +64,16 @@ class WarpRef:
     ----------
     dataId
         That of `handle`; None if it has none.
+    bbox
+        As given.
+    box : Box
+        The same.
     row : object
         The first row of the patch, in the kind that the warp has.
     """
 
     def __init__(self, handle: Any, bbox: Any, room: Room) -> None:
-        self._handle, self._bbox, self._room = handle, bbox, room
+        self._handle, self.bbox, self._room = handle, bbox, room
         self.box = as_box(bbox)
         self.dataId = getattr(handle, "dataId", None)
         self.seconds = 0.0
@@ -114,11 +118,11 @@ class WarpRef:
     def _box_object(self, box: Box) -> Any:
         """A box for the handle; that of the patch where no other of its class can be made."""
         if box == self.box:
-            return self._bbox
+            return self.bbox
         try:
-            return box_like(box, self._bbox)
+            return box_like(box, self.bbox)
         except (TypeError, AttributeError):
-            return self._bbox
+            return self.bbox
 
     def _cut(self, exposure: MaskedImage, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Planes of `box`, of an exposure that may have more pixels."""

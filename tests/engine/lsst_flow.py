@@ -74,7 +74,11 @@ def run_stages(golden, *, task=None, sky=None, handles=make_handles, **more):
     coadd = from_lsst(struct.coaddExposure)
     result = {name: getattr(coadd, name) for name in ("image", "variance", "mask", "schema", "origin", "unit")}
     result["epochs"] = [ref.dataId["visit"] - 100 for ref in struct.warpRefList]
-    result |= {"weights": np.array(struct.weightList), "n_image": struct.nImage.image}
+    counts = struct.nImage
+    result |= {
+        "weights": np.array(struct.weightList),
+        "n_image": counts.image if hasattr(counts, "image") else counts.array,
+    }
     result |= {"struct": struct, "exposure": struct.coaddExposure, "task": task}
     if not is_base:
         found = struct.altMaskList.artifacts

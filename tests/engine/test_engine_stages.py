@@ -1,6 +1,7 @@
 """The stages of the coadd tasks one by one, in every kind of exposure, and what they refuse."""
 
 import functools
+import sys
 from types import SimpleNamespace
 
 import afwlike
@@ -17,7 +18,7 @@ from lsst.pipe.base import InMemoryDatasetHandle, NoWorkFound
 from numpy.testing import assert_array_equal
 
 import gpucoadd
-from gpucoadd.exposures import Box, from_lsst
+from gpucoadd.exposures import Box, from_lsst, read_mask
 from gpucoadd.lsst import ArtifactMasks, AssembleCoaddTask, CompareWarpAssembleCoaddTask, PixelSet
 from gpucoadd.lsst.pixel_sets import pieces, plane_of
 from gpucoadd.lsst.plain import PlainImage, PlainMaskedImage
@@ -230,6 +231,51 @@ def test_a_coadd_of_afw_exposures(golden, done):
     widest = max(golden["in_m_sigma"][golden["in_has_matched"]])
     assert done.template_exposure.getPsf().computeShape(afwlike.Point(0, 0)).getDeterminantRadius() == widest
     assert isinstance(done.struct.nImage, PlainImage) and done.struct.nImage.origin == done.origin
+
+
+def test_counts_and_masks_of_afw(golden, done, monkeypatch):
+    """Where `lsst.afw` is loaded, its own images come back."""
+
+    class ImageU(afwlike.Image):
+        def __init__(self, box):
+            super().__init__(np.zeros((box.getHeight(), box.getWidth()), np.uint16), (box.getMinX(), box.getMinY()))
+
+    class OfAfw(afwlike.Exposure):
+        pass
+
+    OfAfw.__module__ = "lsst.afw.image._exposure"
+    monkeypatch.setitem(sys.modules, "lsst.afw.image", SimpleNamespace(ImageU=ImageU))
+    handles = lsst_flow.make_handles(golden)
+    for handle in handles:
+        handle.exposure.__class__ = OfAfw
+    task, sky = lsst_flow.make_task(golden, doNImage=True), lsst_flow.sky_info(golden)
+    lists = {"warpRefList": handles, "imageScalerList": [None] * 7, "weightList": [1.0] * 7}
+    counts = AssembleCoaddTask.run(task, sky, **lists).nImage
+    assert isinstance(counts, ImageU) and counts.array.shape == done.image.shape
+    plain = AssembleCoaddTask.run(task, sky, **lists | {"warpRefList": lsst_flow.make_handles(golden)}).nImage
+    assert_array_equal(counts.array, plain.image)
+
+
+@pytest.mark.parametrize(
+    ("make", "handle"), [(lsst_flow.as_afw, afwlike.Handle), (as_images, ImagesHandle), (as_plain, PlainHandle)]
+)
+def test_artifact_masks(golden, done, make, handle):
+    x0, y0 = golden["in_xy0"].tolist()
+    height, width = golden["in_image"].shape[1:]
+    box = {as_images: imageslike.Box.from_shape((height, width), (y0, x0)), as_plain: Box(x0, y0, width, height)}
+    bbox = box.get(make, afwlike.Box2I.of(x0, y0, width, height))
+    handles = [lsst_flow.make_handles(golden, make=make, handle=handle)[n] for n in golden["out_used_epochs"]]
+    masks = done.task.artifactMasks(as_refs(handles, bbox), done.struct.altMaskList)
+    assert len(masks) == len(handles)
+    for epoch, mask in enumerate(masks):
+        before = golden["in_mask"][golden["out_used_epochs"][epoch]]
+        cleared = golden.schema.bitmask("NO_DATA", "BAD", "SAT")
+        no_data, edge, clipped = (golden[f"out_alt_{key}"][epoch] for key in ("no_data", "edge", "clipped"))
+        expected = np.where(no_data, before & ~cleared | golden.schema.bitmask("NO_DATA"), before)
+        expected = expected | np.where(edge, golden.schema.bitmask("EDGE"), 0)
+        expected = expected | np.where(clipped, golden.schema.bitmask("CLIPPED"), 0)
+        pixels, schema = read_mask(mask)
+        assert_array_equal(goldens.translate(pixels, schema, golden.planes), expected)
 
 
 def test_a_coadd_of_plain_images_has_a_psf(golden):
