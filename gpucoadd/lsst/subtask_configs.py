@@ -47,9 +47,11 @@ class DetectionConfig(OverridableConfig):
     minPixels = RangeField(doc="Fewest pixels of a footprint, before growing", dtype=int, default=1, min=0)
     isotropicGrow = Field(doc="Grow by a disc? Else by a diamond", dtype=bool, default=True)
     combinedGrow = Field(doc="May grown footprints merge?", dtype=bool, default=True)
-    nSigmaToGrow = Field(doc="Growth in units of the PSF's sigma", dtype=float, default=2.4)
+    nSigmaToGrow = RangeField(doc="Growth in units of the PSF's sigma", dtype=float, default=2.4, min=0.0)
     returnOriginalFootprints = Field(doc="Keep footprints as before growing?", dtype=bool, default=False)
-    thresholdValue = RangeField(doc="At or above it a pixel is detected", dtype=float, default=5.0, min=0.0)
+    thresholdValue = RangeField(
+        doc="At or above it a pixel is detected", dtype=float, default=5.0, min=0.0, inclusiveMin=False
+    )
     includeThresholdMultiplier = RangeField(
         doc="A footprint needs one pixel at this times thresholdValue", dtype=float, default=1.0, min=0.0
     )
@@ -83,7 +85,9 @@ class DetectionConfig(OverridableConfig):
     tempWideBackground = ConfigurableField(doc="Background before detection" + _OFF, target=NotRun)
     doTempWideBackground = Field(doc="Subtract it" + _OFF, dtype=bool, default=False)
     nPeaksMaxSimple = Field(doc="Of peaks" + _OFF, dtype=int, default=1)
-    nSigmaForKernel = Field(doc="Full width of the smoothing kernel in PSF sigmas", dtype=float, default=7.0)
+    nSigmaForKernel = RangeField(
+        doc="Full width of the smoothing kernel in PSF sigmas", dtype=float, default=7.0, min=0.0
+    )
     statsMask = ListField(doc="Planes" + _OFF, dtype=str, default=["BAD", "SAT", "EDGE", "NO_DATA"])
     excludeMaskPlanes = ListField(doc="Planes whose pixels are not detected", dtype=str, default=[])
 
