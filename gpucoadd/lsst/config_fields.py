@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TextIO
 
-from lsst.pex.config import Config, ConfigurableField
+from lsst.pex.config import Config, ConfigurableField, ConfigurableInstance
 
 
 class _NotRunHere(ValueError):
@@ -19,8 +19,20 @@ class RunHereField(ConfigurableField):
     """
     A subtask that gpucoadd runs: it may be retargeted to LSST's own class, by its name, and to no other.
 
-    Its configuration stays that of gpucoadd.
+    Target and configuration stay gpucoadd's.
     """
+
+    def __get__(self, instance: Any, owner: Any = None, at: Any = None, label: str = "default") -> Any:
+        """The configuration, pointed at gpucoadd's target."""
+        value = super().__get__(instance, owner, at=at, label=label)
+        if isinstance(value, ConfigurableInstance):
+            object.__setattr__(value, "_target", self.target)
+        return value
+
+    def save(self, outfile: TextIO, instance: Config) -> None:
+        """As a field that was not retargeted."""
+        self.__get__(instance)
+        super().save(outfile, instance)
 
     def validateTarget(self, target: Any, ConfigClass: type[Config] | None) -> type[Config]:
         """The configuration class, or an error that says that `target` is not run here."""

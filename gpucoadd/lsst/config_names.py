@@ -29,13 +29,15 @@ _NOT_OPTIONS = frozenset(
 
 def assembly_options(config: Config) -> AssemblyConfig:
     """
-    Options of `gpucoadd.assemble`, from an `AssembleCoaddConfig`.
+    Options of `gpucoadd.assemble`, from an `AssembleCoaddConfig`; of the final coadd, where artifacts are rejected.
 
     Raises
     ------
     ValueError
         If a value, or values together, are not valid.
     """
+    if "assembleStaticSkyModel" in config:
+        return coadd_options(config).stacking
     return AssemblyConfig.from_lsst(dict(dotted_names(config)))
 
 

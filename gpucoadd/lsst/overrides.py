@@ -14,12 +14,14 @@ from __future__ import annotations
 import builtins
 import contextlib
 import importlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from lsst.pex.config import Config
+from lsst.pex.config.config import RecordingImporter
 
 from .stand_ins import names_a_class, stand_in
 
@@ -106,8 +108,9 @@ class _Shown(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        if name in _OURS.get(self.__name__, ()):
-            return getattr(importlib.import_module("gpucoadd.lsst"), name)
+        ours = _ours(name) if name in _OURS.get(self.__name__, ()) else None
+        if ours is not None:
+            return ours
         path = f"{self.__name__}.{name}"
         real = _real_module(self.__name__)
         value = getattr(real, name, None)
@@ -118,6 +121,16 @@ class _Shown(ModuleType):
         if real is not None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return stand_in(path)
+
+
+def _ours(name: str) -> Any:
+    """The class of gpucoadd.lsst of that name, or None; what it imports is not recorded as an import of the file."""
+    recording = sys.meta_path
+    sys.meta_path = [finder for finder in recording if not isinstance(finder, RecordingImporter)]
+    try:
+        return getattr(importlib.import_module("gpucoadd.lsst"), name, None)
+    finally:
+        sys.meta_path = recording
 
 
 def _real_module(name: str) -> ModuleType | None:

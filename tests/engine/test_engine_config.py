@@ -14,12 +14,13 @@ from lsst_defaults import BASE, COMPARE_WARP, DETECTION
 import gpucoadd
 from gpucoadd.lsst import (
     AssembleCoaddConfig,
+    AssembleCoaddTask,
     CompareWarpAssembleCoaddConfig,
     assembly_options,
     coadd_options,
 )
 from gpucoadd.lsst.config_names import check_options
-from gpucoadd.lsst.subtask_configs import DetectionConfig
+from gpucoadd.lsst.subtask_configs import DetectionConfig, SourceDetectionTask
 
 OURS = {"inputStorageClass": "ExposureF", "device": "auto", "memory": None, "threads": None}
 
@@ -284,6 +285,9 @@ def test_retargeting_to_the_same_task_keeps_values():
     target = type("SourceDetectionTask", (), {"ConfigClass": DetectionConfig})
     config.detect.retarget(target)
     assert config.detect.minPixels == 9 and config.detect.ConfigClass is DetectionConfig
+    assert config.detect.target is SourceDetectionTask
+    config.assembleStaticSkyModel.retarget(AssembleCoaddTask)
+    assert "assembleStaticSkyModel.retarget" not in config.saveToString(skipImports=True)
 
 
 class OtherTask:
