@@ -68,9 +68,9 @@ def dotted_names(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", field.toDict(config)
 
 
-def check_options(config: Config, options: Callable[[Config], Any]) -> None:
+def check_options(config: Config, options: Callable[[], Any]) -> None:
     """
-    Make `options` of `config`; what they refuse is an error of the field that the refusal names.
+    Make the `options` of `config`; what they refuse is an error of the field that the refusal names.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def check_options(config: Config, options: Callable[[Config], Any]) -> None:
         With the message of the ValueError.
     """
     try:
-        options(config)
+        options()
     except ValueError as error:
         message = str(error)
         further = [name for name in getattr(config, "options", ()) if _stands_in(name, message) is not None]

@@ -32,7 +32,9 @@ class CoaddPsfConfig(OpenConfig):
     cacheSize = Field(doc="Images it keeps", dtype=int, default=0)
 
 
-class AssembleCoaddConfig(OverridableConfig, PipelineTaskConfig, pipelineConnections=AssembleCoaddConnections):
+class AssembleCoaddConfig(  # type: ignore[call-arg]
+    OverridableConfig, PipelineTaskConfig, pipelineConnections=AssembleCoaddConnections
+):
     """A statistical coadd."""
 
     coaddName = Field(doc="Not used; the names of datasets are those of the connections", dtype=str, default="deep")
@@ -112,8 +114,9 @@ class AssembleCoaddConfig(OverridableConfig, PipelineTaskConfig, pipelineConnect
         super().validate()
         check_options(self, self._options)
 
-    # What the functions on arrays are given; they check it.
-    _options = staticmethod(assembly_options)
+    def _options(self) -> Any:
+        """What the functions on arrays are given, and check."""
+        return assembly_options(self)
 
     def applyConfigOverrides(self, *arguments: Any, **keywords: Any) -> None:
         """As in `lsst.pipe.base.PipelineTaskConfig`; LSST's modules need not be there for a pipeline's Python."""
@@ -132,7 +135,9 @@ class AssembleCoaddTask:
         return Task(*arguments, **keywords)
 
 
-class CompareWarpAssembleCoaddConfig(AssembleCoaddConfig, pipelineConnections=CompareWarpAssembleCoaddConnections):
+class CompareWarpAssembleCoaddConfig(  # type: ignore[call-arg]
+    AssembleCoaddConfig, pipelineConnections=CompareWarpAssembleCoaddConnections
+):
     """An artifact-rejecting coadd."""
 
     assembleStaticSkyModel = RunHereField(doc="The static sky that warps are compared with", target=AssembleCoaddTask)
@@ -217,4 +222,6 @@ class CompareWarpAssembleCoaddConfig(AssembleCoaddConfig, pipelineConnections=Co
         self.detectTemplate.background.useApprox = False
         self.detectTemplate.returnOriginalFootprints = False
 
-    _options = staticmethod(coadd_options)
+    def _options(self) -> Any:
+        """What the functions on arrays are given, and check."""
+        return coadd_options(self)

@@ -24,7 +24,7 @@ STORAGE_CLASSES = {
 PLAIN = "PlainMaskedImage"
 
 
-class AssembleCoaddConnections(
+class AssembleCoaddConnections(  # type: ignore[call-arg]
     PipelineTaskConnections,
     dimensions=COADD,
     defaultTemplates={

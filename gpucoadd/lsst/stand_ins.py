@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lsst.pex.config import ConfigMeta
+
 from .open_config import OpenConfig
 
 _MADE: dict[str, type] = {}
@@ -60,7 +62,7 @@ def stand_in(path: str) -> type:
         # pex_config writes a class as module and name; so it is found again from here.
         namespace: dict[str, Any] = {"__module__": __name__, "__qualname__": path, "__doc__": f"Stands for {path}."}
         if path.endswith("Config"):
-            _MADE[path] = type(OpenConfig)(path, (OpenConfig,), namespace)
+            _MADE[path] = ConfigMeta(path, (OpenConfig,), namespace)
         else:
             _MADE[path] = type(
                 path, (NotRun,), {**namespace, "ConfigClass": stand_in(path.removesuffix("Task") + "Config")}

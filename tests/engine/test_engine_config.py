@@ -54,6 +54,7 @@ def test_default_options_are_the_defaults():
         config.validate()
     assert coadd_options(CompareWarpAssembleCoaddConfig()) == gpucoadd.CoaddConfig()
     assert assembly_options(AssembleCoaddConfig()) == gpucoadd.AssemblyConfig()
+    assert assembly_options(CompareWarpAssembleCoaddConfig()) == gpucoadd.CoaddConfig().stacking
     template = assembly_options(CompareWarpAssembleCoaddConfig().assembleStaticSkyModel.value)
     assert template == gpucoadd.CoaddConfig().template
 
@@ -243,7 +244,7 @@ def test_refused_by_validation(names, field, message):
 def test_what_names_no_field_stays_a_value_error():
     config = CompareWarpAssembleCoaddConfig()
 
-    def refuse(_):
+    def refuse():
         raise ValueError("of no field")
 
     with pytest.raises(ValueError, match=r"^of no field$"):

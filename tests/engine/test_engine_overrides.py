@@ -162,13 +162,24 @@ def test_saved_and_loaded_again(name, config, tmp_path):
     assert again.saveToString() == config.saveToString()
 
 
-def test_saved_and_loaded_by_the_engine_elsewhere(config, tmp_path):
+def _saved_elsewhere(code, path):
+    """What a configuration `c`, made by `code`, is saved as in an interpreter of its own."""
+    code = f"import sys; path = sys.argv[1]; {code}; c.validate(); sys.stdout.write(c.saveToString())"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_elsewhere(config, tmp_path):
     config.load(DATA / "retargeted.py")
     config.save(str(tmp_path / "saved.py"))
-    fresh = "from lsst.pex.config import Config; import sys; c = Config._fromPython(open(sys.argv[1]).read()); "
-    fresh += "c.validate(); sys.stdout.write(c.saveToString())"
-    done = subprocess.run([sys.executable, "-c", fresh, tmp_path / "saved.py"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, config.saveToString()), done.stderr
+    text = config.saveToString()
+    engine = "from lsst.pex.config import Config; c = Config._fromPython(open(path).read())"
+    assert _saved_elsewhere(engine, tmp_path / "saved.py") == text
+    ours = (
+        "from gpucoadd.lsst import CompareWarpAssembleCoaddConfig; c = CompareWarpAssembleCoaddConfig(); c.load(path)"
+    )
+    assert _saved_elsewhere(ours, DATA / "retargeted.py") == text
 
 
 def test_through_the_engine(config):
