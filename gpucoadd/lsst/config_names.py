@@ -10,7 +10,6 @@ from lsst.pex.config import Config, ConfigurableInstance, FieldValidationError
 
 from .. import AssemblyConfig, CoaddConfig
 from ..arguments import read_options
-from .open_config import OpenConfig
 
 # Of the engine and of the tasks, not of the arithmetic. The factors of the zero-point scaling are refused with it.
 _NOT_OPTIONS = frozenset(
@@ -56,11 +55,11 @@ def coadd_options(config: Config) -> CoaddConfig:
 
 
 def dotted_names(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field of `config` and of what it holds, with a plain value; none of subtasks that are not run here."""
+    """Every field of `config` and of what it holds, with a plain value, but for those that are no options."""
     for name, field in config._fields.items():
         value = getattr(config, name)
         value = value.value if isinstance(value, ConfigurableInstance) else value
-        if name in _NOT_OPTIONS or isinstance(value, OpenConfig):
+        if name in _NOT_OPTIONS:
             continue
         if isinstance(value, Config):
             yield from dotted_names(value, f"{prefix}{name}.")

@@ -97,7 +97,7 @@ class AssembleCoaddConfig(  # type: ignore[call-arg]
             for name, (_, mask, counts) in STORAGE_CLASSES.items()
         },
     )
-    device = Field(doc="auto, gpu, cpu, or the number of a GPU", dtype=str, default="auto")
+    device = Field(doc="auto, cpu, cuda or cuda:N", dtype=str, default="auto")
     memory = RangeField(
         doc="Bytes of warps held at once; None: what is free", dtype=int, default=None, optional=True, min=1
     )
