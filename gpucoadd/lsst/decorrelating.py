@@ -1,0 +1,106 @@
+"""`gpucoadd.decorrelate` for exposures: what the tasks of decorrelation have in common."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..backend import array_module, is_host, to_host
+from ..decorrelation import Decorrelated, decorrelate
+from ..decorrelation_config import DecorrelationConfig
+from ..decorrelation_inputs import middle
+from ..exposures import from_lsst, given_back, psf_stamp
+from ..images import MaskedImage
+from ..mosaic import CompositePsf
+from .devices import on_device
+from .stamp_sources import kernel_source, psf_source
+
+
+class Exposures(NamedTuple):
+    """Science image, template, their difference, and the kernel that matched the two."""
+
+    science: Any
+    template: Any
+    difference: Any
+    kernel: Any
+
+    def decorrelated(
+        self,
+        *,
+        config: DecorrelationConfig,
+        device: str,
+        templateMatched: bool,
+        preConvMode: bool,
+        preConvKernel: Any,
+        **options: Any,
+    ) -> Decorrelated:
+        """
+        `gpucoadd.decorrelate` of the exposures, on a device.
+
+        Parameters
+        ----------
+        config : DecorrelationConfig
+        device : str
+            As in `gpucoadd.backend.resolve_device`.
+        templateMatched, preConvMode, preConvKernel
+            As of the tasks.
+        **options
+            Further ones of `gpucoadd.decorrelate`.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError, ImportError
+            As from `gpucoadd.decorrelate` and `gpucoadd.backend.resolve_device`.
+        """
+        images = [on_device(from_lsst(each), device) for each in self[:3]]
+        preconvolution = None if preConvKernel is None else kernel_source(preConvKernel)
+        if preConvMode and preconvolution is None:
+            preconvolution = psf_stamp(self.science)
+        return decorrelate(
+            *images,
+            kernel_source(self.kernel),
+            template_matched=templateMatched,
+            score=preConvMode,
+            preconvolution_kernel=preconvolution,
+            science_psf=psf_source(self.science),
+            template_psf=psf_source(self.template),
+            config=config,
+            **options,
+        )
+
+    def position(self, xcen: float | None, ycen: float | None) -> tuple[float, float]:
+        """(y, x) at which the kernel is taken: the middle, begin plus end over two, where it is not given."""
+        y, x = middle(from_lsst(self.difference))
+        return (y if ycen is None else ycen), (x if xcen is None else xcen)
+
+    def given_back(self, made: Decorrelated | MaskedImage) -> Any:
+        """
+        Image and variance of `made`, in the kind of the difference.
+
+        The mask is a copy of that of the difference, and all that an exposure has besides is the difference's too.
+        """
+        difference = from_lsst(self.difference)
+        planes = [made.image, made.variance]
+        if is_host(array_module(difference.image)):
+            planes = [to_host(plane) for plane in planes]
+        result = MaskedImage(
+            *planes,
+            difference.mask.copy(),
+            schema=difference.schema,
+            origin=difference.origin,
+            wcs=difference.wcs,
+            unit=difference.unit,
+        )
+        return given_back(result, self.difference)
+
+
+def corrected_psf(made: Decorrelated, *, score: bool) -> Any:
+    """
+    PSF after the correction, on the host: an array, or in cells a `gpucoadd.CompositePsf`.
+
+    None without a PSF, and for a score image, whose PSF is another one.
+    """
+    if score or made.psf is None:
+        return None
+    if made.cells is None:
+        return to_host(made.psf)
+    return CompositePsf(to_host(made.cells.psf), made.cells.inner)
