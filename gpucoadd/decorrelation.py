@@ -288,8 +288,8 @@ def decorrelate(
     TypeError
         If arrays are mixed (host and device) or an argument is of another type.
     ValueError
-        If grids differ, a kernel given as array is larger than the image, an option does not fit another, a variance is negative, or
-        the variance of the unconvolved image is zero or has no good pixel.
+        If grids differ, a kernel given as array is larger than the image, an option does not fit another, a variance is
+        negative, or the variance of the unconvolved image is zero or has no good pixel.
     RuntimeError
         If the boxes of cells cannot be made even.
 

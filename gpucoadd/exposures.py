@@ -139,7 +139,7 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
     Returns
     -------
     object
-        A `MaskedImage`, `result` itself, for a `MaskedImage`.
+        For a `MaskedImage` `result` itself, unless the class has a method ``filled`` that makes one of its own of it.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
         If the shapes differ.
     """
     if isinstance(like, MaskedImage):
-        return result
+        return like.filled(result) if hasattr(like, "filled") and not anew else result
     made = _new_exposure(like) if anew else _copy(like)
     overwrite(made, result)
     return made
@@ -305,6 +305,8 @@ def cut_out(exposure: Any, box: Any) -> Any:
         In the parent frame; any that `as_box` takes.
     """
     inside = as_box(box)
+    if hasattr(exposure, "cutout"):
+        return _copy(exposure.cutout(inside))
     if isinstance(exposure, MaskedImage):
         return cut(exposure, inside)
     return _copy(exposure[box_like(inside, native_box(exposure))])

@@ -23,11 +23,12 @@ from ..full_planes import (
     scaled_variance,
 )
 from ..spectra import fft_shape
-from .decorrelating import Exposures, corrected_psf
+from .decorrelating import Exposures, corrected_psfs
 from .devices import device_field
+from .overrides import OverridableConfig
 
 
-class DecorrelateALKernelConfig(Config):
+class DecorrelateALKernelConfig(OverridableConfig):
     """Configuration of `DecorrelateALKernelTask` and of `DecorrelateALKernelMapper`."""
 
     ignoreMaskPlanes = ListField(
@@ -126,9 +127,11 @@ class DecorrelateALKernelTask(Task):
         Returns
         -------
         lsst.pipe.base.Struct
-            ``correctedExposure``: in the kind of the difference, a new object, with mask and PSF of the difference;
             ``correctedPsf``: array (h, w), float64, of sum 1, the PSF of the image that was not convolved after the
             correction, or None, if that image has no PSF, or for a score image.
+            ``correctedExposure``: in the kind of the difference, a new object, with its mask. A `PlainMaskedImage` gets
+            the corrected PSF; other kinds keep that of the difference, as in LSST's task, whose kinds of PSF cannot be
+            made here.
 
         Raises
         ------
@@ -150,7 +153,8 @@ class DecorrelateALKernelTask(Task):
         )
         self.freqSpaceShape = made.fft_shape
         self.log.info("Variance (science, template): (%g, %g)", made.science_variance, made.template_variance)
-        return Struct(correctedExposure=given.given_back(made), correctedPsf=corrected_psf(made, score=preConvMode))
+        stamp, psf = corrected_psfs(made, score=preConvMode)
+        return Struct(correctedExposure=given.given_back(made, psf=stamp), correctedPsf=psf)
 
     def computeVarianceMean(self, exposure: Any) -> float:
         """Clipped mean of the variance plane of an exposure; `gpucoadd.variance_mean` tells more."""

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import Any
 
-from lsst.pex.config import Config, ConfigField, ConfigurableField, ListField
+from lsst.pex.config import ConfigField, ConfigurableField, ListField
 from lsst.pipe.base import Struct, Task
 from lsst.utils.timer import timeMethod
 
@@ -16,11 +16,12 @@ from ..decorrelation_steps import all_nan
 from ..exposures import box_of, cut_out, from_lsst, given_back, psf_stamp
 from ..images import MaskedImage
 from .decorrelate import DecorrelateALKernelConfig, DecorrelateALKernelTask, lsst_names, mean_of
-from .decorrelating import Exposures, corrected_psf
+from .decorrelating import Exposures, corrected_psfs
 from .devices import device_field
 from .image_map_reduce import ImageMapReduceConfig, ImageMapReduceTask, fwhm_of
 from .image_mappers import ImageMapper
 from .image_reducers import ImageReducer
+from .overrides import OverridableConfig
 from .stamp_sources import ByPosition
 
 
@@ -105,7 +106,7 @@ class DecorrelateALKernelMapReduceConfig(ImageMapReduceConfig):
     mapper = ConfigurableField(target=DecorrelateALKernelMapper, doc="The operation on a cell.")
 
 
-class DecorrelateALKernelSpatialConfig(Config):
+class DecorrelateALKernelSpatialConfig(OverridableConfig):
     """Configuration of `DecorrelateALKernelSpatialTask`."""
 
     decorrelateConfig = ConfigField(
@@ -170,9 +171,9 @@ class DecorrelateALKernelSpatialTask(Task):
         Returns
         -------
         lsst.pipe.base.Struct
-            ``correctedExposure``: in the kind of the difference, a new object, with mask and PSF of the difference;
-            ``exposure``, in cells: the same object; ``correctedPsf``: as from `DecorrelateALKernelTask.run`, in cells a
-            `gpucoadd.CompositePsf`.
+            As from `DecorrelateALKernelTask.run`. In cells ``exposure`` is the same object as ``correctedExposure``,
+            and ``correctedPsf`` is a `gpucoadd.CompositePsf`, or None where cells go through `ImageMapReduceTask`; a
+            `PlainMaskedImage` gets the corrected PSF of the cell nearest to the middle.
 
         Raises
         ------
@@ -199,7 +200,8 @@ class DecorrelateALKernelSpatialTask(Task):
             psf_fwhm=None if config.cells is None else fwhm_of(subtractedExposure, config.cells),
             **mode,
         )
-        exposure, psf = given.given_back(made), corrected_psf(made, score=preConvMode)
+        stamp, psf = corrected_psfs(made, score=preConvMode)
+        exposure = given.given_back(made, psf=stamp)
         if not spatiallyVarying:
             return Struct(correctedExposure=exposure, correctedPsf=psf)
         self.metadata["n_cells"] = len(made.cells.inner)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
-from ..backend import array_module, is_host, to_host
+from ..backend import Array, array_module, is_host, to_host
 from ..decorrelation import Decorrelated, decorrelate
 from ..decorrelation_config import DecorrelationConfig
 from ..decorrelation_inputs import middle
 from ..exposures import from_lsst, given_back, psf_stamp
 from ..images import MaskedImage
 from ..mosaic import CompositePsf
+from ..point_spread import Psf
 from .devices import on_device
+from .plain import PlainMaskedImage
 from .stamp_sources import kernel_source, psf_source
+
+logger = logging.getLogger(__name__)
 
 
 class Exposures(NamedTuple):
@@ -72,11 +77,12 @@ class Exposures(NamedTuple):
         y, x = middle(from_lsst(self.difference))
         return (y if ycen is None else ycen), (x if xcen is None else xcen)
 
-    def given_back(self, made: Decorrelated | MaskedImage) -> Any:
+    def given_back(self, made: Decorrelated | MaskedImage, *, psf: Array | None = None) -> Any:
         """
         Image and variance of `made`, in the kind of the difference.
 
-        The mask is a copy of that of the difference, and all that an exposure has besides is the difference's too.
+        The mask is a copy of that of the difference, and all that an exposure has besides is the difference's too; but
+        a `PlainMaskedImage` gets the stamp `psf`, if there is one and it is a PSF.
         """
         difference = from_lsst(self.difference)
         planes = [made.image, made.variance]
@@ -90,17 +96,21 @@ class Exposures(NamedTuple):
             wcs=difference.wcs,
             unit=difference.unit,
         )
+        if psf is not None and isinstance(difference, PlainMaskedImage):
+            try:
+                return difference.filled(result, psf=Psf(psf))
+            except ValueError as error:
+                logger.warning("the PSF of the difference is kept, since the corrected one cannot be: %s", error)
         return given_back(result, self.difference)
 
 
-def corrected_psf(made: Decorrelated, *, score: bool) -> Any:
+def corrected_psfs(made: Decorrelated, *, score: bool) -> tuple[Array | None, Any]:
     """
-    PSF after the correction, on the host: an array, or in cells a `gpucoadd.CompositePsf`.
+    PSF after the correction, on the host: a stamp, and what there is to know; in cells that is a `CompositePsf`.
 
     None without a PSF, and for a score image, whose PSF is another one.
     """
     if score or made.psf is None:
-        return None
-    if made.cells is None:
-        return to_host(made.psf)
-    return CompositePsf(to_host(made.cells.psf), made.cells.inner)
+        return None, None
+    stamp = to_host(made.psf)
+    return stamp, stamp if made.cells is None else CompositePsf(to_host(made.cells.psf), made.cells.inner)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lsst.pex.config import ChoiceField, Config, ConfigurableField, Field, ListField
+from lsst.pex.config import ChoiceField, ConfigurableField, Field, ListField
 from lsst.pipe.base import Struct, Task
 from lsst.utils.timer import timeMethod
 
@@ -18,6 +18,7 @@ from ..exposures import Box, as_box, box_like, box_of, cut_out, native_box, psf_
 from ..psf import FWHM_PER_SIGMA
 from .image_mappers import ImageMapper
 from .image_reducers import ImageReducer
+from .overrides import OverridableConfig
 
 
 def _size(default: float, doc: str) -> Field:
@@ -34,7 +35,7 @@ def _centroids(axis: str) -> ListField:
     )
 
 
-class ImageMapReduceConfig(Config):
+class ImageMapReduceConfig(OverridableConfig):
     """Configuration of `ImageMapReduceTask`; `gpucoadd.CellGrid` says what the fields of the grid mean."""
 
     mapper = ConfigurableField(target=ImageMapper, doc="The operation on a cell.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-from lsst.pex.config import Config
 from lsst.pipe.base import Struct, Task
 
+from .overrides import OverridableConfig
 
-class ImageMapperConfig(Config):
+
+class ImageMapperConfig(OverridableConfig):
     """Configuration of an `ImageMapper`: nothing."""
 
 

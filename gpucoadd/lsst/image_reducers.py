@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lsst.pex.config import ChoiceField, Config, ListField
+from lsst.pex.config import ChoiceField, ListField
 from lsst.pipe.base import Struct, Task
 
 from ..backend import Array
@@ -14,9 +14,10 @@ from ..cells import CellGrid
 from ..exposures import Box, as_box, box_of, from_lsst, given_back, psf_stamp, stamp_at, translated
 from ..images import MaskedImage
 from ..mosaic import CompositePsf, Mosaic
+from .overrides import OverridableConfig
 
 
-class ImageReducerConfig(Config):
+class ImageReducerConfig(OverridableConfig):
     """Configuration of an `ImageReducer`."""
 
     reduceOperation = ChoiceField(

@@ -8,14 +8,17 @@ from types import SimpleNamespace
 
 import afwlike
 import decorrelation_goldens as goldens
+import hostcuda
 import imageslike
 import numpy as np
 import pytest
+import standin
 from lsst.pex.config import FieldValidationError
 from lsst.pipe.base import Struct
 from numpy.testing import assert_allclose, assert_array_equal
 
 import gpucoadd
+from gpucoadd.backend import to_host
 from gpucoadd.exposures import from_lsst
 from gpucoadd.lsst import (
     DecorrelateALKernelConfig,
@@ -26,7 +29,9 @@ from gpucoadd.lsst import (
     DecorrelateALKernelTask,
     ImageMapReduceTask,
     ImageReducer,
+    PlainMaskedImage,
 )
+from gpucoadd.lsst.devices import on_device
 from gpucoadd.psf import FWHM_PER_SIGMA
 from gpucoadd.scenery import gaussian_psf
 
@@ -265,7 +270,13 @@ def as_images(seed):
     return imageslike.MaskedImage.of(image, variance, flags, start=(-4, 20), psf=imageslike.Psf(STAMP))
 
 
-@pytest.mark.parametrize("make", [ours, as_afw, as_images])
+def as_plain(seed):
+    image = ours(seed)
+    planes = image.image, image.variance, image.mask
+    return PlainMaskedImage(*planes, schema=image.schema, origin=image.origin, unit="nJy", psf=gpucoadd.Psf(STAMP))
+
+
+@pytest.mark.parametrize("make", [ours, as_plain, as_afw, as_images])
 @pytest.mark.parametrize("spatial", [False, True])
 def test_every_kind_comes_back_in_kind(make, spatial):
     config = DecorrelateALKernelSpatialConfig()
@@ -290,7 +301,42 @@ def test_every_kind_comes_back_in_kind(make, spatial):
             assert_array_equal(plane, copied)
     if make is as_afw:
         assert made.getPsf() is images[2].getPsf()  # that of afw cannot be made here
+    if make is as_plain:
+        assert_allclose(made.psf.images[0], expected.psf, rtol=0, atol=goldens.PSF)
+        assert made.psf_sigma < images[2].psf_sigma  # the correction sharpens
     assert (result.correctedPsf is None) == (make is ours)
+
+
+def test_a_plain_image_keeps_its_psf_where_the_corrected_one_is_none(caplog):
+    images = [as_plain(seed) for seed in range(3)]
+    score = DecorrelateALKernelTask().run(*images, KERNEL, preConvMode=True)
+    assert score.correctedExposure.psf is images[2].psf and score.correctedPsf is None
+    wide = afwlike.Exposure.of(*planes(0), afwlike.Planes(), xy0=(20, -4), psf=afwlike.Psf(STAMP[1:]))
+    result = DecorrelateALKernelTask().run(wide, *images[1:], KERNEL)
+    assert result.correctedExposure.psf is images[2].psf
+    assert result.correctedPsf.shape == (14, 15)
+    assert "the PSF of the difference is kept, since the corrected one cannot be: images has shape" in caplog.text
+
+
+def test_images_on_a_device_stay_there():
+    if not hostcuda.available():
+        pytest.skip(hostcuda.REASON)
+    config = DecorrelateALKernelConfig()
+    config.device = "cuda"
+    expected = gpucoadd.decorrelate(*(ours(seed) for seed in range(3)), KERNEL).image
+    with standin.installed() as cupy:
+        there = [on_device(ours(seed), "cuda") for seed in range(3)]
+        assert on_device(there[0], "cpu") is there[0]
+        result = DecorrelateALKernelTask().run(*there, KERNEL).correctedExposure
+        assert isinstance(result.image, cupy.ndarray) and isinstance(result.mask, cupy.ndarray)
+        moved = DecorrelateALKernelTask(config=config).run(*(ours(seed) for seed in range(3)), KERNEL)
+        assert isinstance(moved.correctedExposure.image, np.ndarray)
+        for got in (to_host(result.image), moved.correctedExposure.image):
+            assert_allclose(got, expected, rtol=0, atol=1e-6)
+        before = standin.launches
+        afw = DecorrelateALKernelTask(config=config).run(*(as_afw(seed) for seed in range(3)), KERNEL)
+        assert standin.launches > before
+        assert isinstance(afw.correctedPsf, np.ndarray) and isinstance(afw.correctedExposure.image.array, np.ndarray)
 
 
 def test_a_kernel_is_asked_at_the_position_of_the_task():
