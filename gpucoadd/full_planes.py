@@ -240,8 +240,9 @@ def corrected_stamp(correction: Array, psf: Array) -> Array:
     stamp = check_stamp("psf", psf)
     _check_fits("psf", stamp.shape, correction.shape)
     with using(stamp):
-        corrected = GivenCorrection(correction, stamp).block().stamps[0]
-        return corrected / corrected.sum()
+        corrected = GivenCorrection(correction, stamp).block().stamps
+        assert corrected is not None  # there is a PSF
+        return corrected[0] / corrected.sum()
 
 
 def scaled_variance(v1: Array, v2: Array, c1: Array, c2: Array) -> Array:

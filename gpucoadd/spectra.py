@@ -9,7 +9,7 @@ the first product is made as on the host; the second one is a loop inside the ke
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -249,6 +249,17 @@ class Block(NamedTuple):
     correction: Array  # (n, ny, columns) float64
     weights: Array  # (2, n) float64: mean of |c1|^2, |c2|^2
     stamps: Array | None  # (n, h, w) float64
+
+
+class Factor(Protocol):
+    """What transforms of images are multiplied with: a `Correction`, or one that is there already."""
+
+    shape: tuple[int, int]
+    n_columns: int
+
+    def block(self, columns: slice = slice(None)) -> Block: ...
+
+    def multiply(self, spectra: Array) -> tuple[Array, Array | None]: ...
 
 
 class Correction:

@@ -51,7 +51,7 @@ def lsst_names(config: Config) -> dict[str, Any]:
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
-    named = {}
+    named: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, dict):
             named |= {f"{name}.{below}": each for below, each in _flat(value).items()}
@@ -109,7 +109,7 @@ class DecorrelateALKernelTask(Task):
             The images before matching, on the pixels of the difference; of any kind that `gpucoadd.from_lsst` takes.
         subtractedExposure : exposure
             The difference. It is not modified (LSST's task overwrites it).
-        psfMatchingKernel : array, object with ``at(y, x)``, or Kernel of `lsst.afw.math`
+        psfMatchingKernel : array, object with ``at(y, x)``, Kernel of `lsst.afw.math`, or kernel of `lsst.images`
             What matched them.
         preConvKernel : likewise, optional
             In score mode, what the science image was convolved with; its PSF at the average position when left out.

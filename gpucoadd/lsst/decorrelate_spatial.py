@@ -95,9 +95,9 @@ class DecorrelateALKernelMapper(DecorrelateALKernelTask, ImageMapper):
 
 def _nothing(image: MaskedImage) -> MaskedImage:
     """`image` without a value in any pixel."""
-    xp = array_module(image.image)
-    planes = [xp.full_like(plane, math.nan) for plane in (image.image, image.variance)]
-    return MaskedImage(*planes, image.mask, schema=image.schema, origin=image.origin, wcs=image.wcs, unit=image.unit)
+    nothing = [array_module(plane).full_like(plane, math.nan) for plane in (image.image, image.variance)]
+    place: dict[str, Any] = {"schema": image.schema, "origin": image.origin, "wcs": image.wcs, "unit": image.unit}
+    return MaskedImage(nothing[0], nothing[1], image.mask, **place)
 
 
 class DecorrelateALKernelMapReduceConfig(ImageMapReduceConfig):
@@ -202,7 +202,7 @@ class DecorrelateALKernelSpatialTask(Task):
         )
         stamp, psf = corrected_psfs(made, score=preConvMode)
         exposure = given.given_back(made, psf=stamp)
-        if not spatiallyVarying:
+        if made.cells is None:
             return Struct(correctedExposure=exposure, correctedPsf=psf)
         self.metadata["n_cells"] = len(made.cells.inner)
         return Struct(correctedExposure=exposure, exposure=exposure, correctedPsf=psf)

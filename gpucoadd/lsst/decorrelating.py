@@ -56,12 +56,14 @@ class Exposures(NamedTuple):
         TypeError, ValueError, RuntimeError, ImportError
             As from `gpucoadd.decorrelate` and `gpucoadd.backend.resolve_device`.
         """
-        images = [on_device(from_lsst(each), device) for each in self[:3]]
+        science, template, difference = (on_device(from_lsst(each), device) for each in self[:3])
         preconvolution = None if preConvKernel is None else kernel_source(preConvKernel)
         if preConvMode and preconvolution is None:
             preconvolution = psf_stamp(self.science)
         return decorrelate(
-            *images,
+            science,
+            template,
+            difference,
             kernel_source(self.kernel),
             template_matched=templateMatched,
             score=preConvMode,
@@ -85,11 +87,10 @@ class Exposures(NamedTuple):
         a `PlainMaskedImage` gets the stamp `psf`, if there is one and it is a PSF.
         """
         difference = from_lsst(self.difference)
-        planes = [made.image, made.variance]
-        if is_host(array_module(difference.image)):
-            planes = [to_host(plane) for plane in planes]
+        stays = not is_host(array_module(difference.image))
         result = MaskedImage(
-            *planes,
+            made.image if stays else to_host(made.image),
+            made.variance if stays else to_host(made.variance),
             difference.mask.copy(),
             schema=difference.schema,
             origin=difference.origin,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lsst.pex.config import Field
 
 from ..backend import array_module, is_host, to_device
@@ -21,6 +23,6 @@ def on_device(image: MaskedImage, device: str) -> MaskedImage:
     """`image` with its planes on a device, errors as of `resolve_device`; if they are on one already, they stay."""
     if not is_host(array_module(image.image)):
         return image
-    planes = image.image, image.variance, image.mask
-    moved = [to_device(plane, device) for plane in planes]
-    return MaskedImage(*moved, schema=image.schema, origin=image.origin, wcs=image.wcs, unit=image.unit)
+    moved = [to_device(plane, device) for plane in (image.image, image.variance, image.mask)]
+    place: dict[str, Any] = {"schema": image.schema, "origin": image.origin, "wcs": image.wcs, "unit": image.unit}
+    return MaskedImage(*moved, **place)

@@ -17,7 +17,7 @@ def kernel_source(kernel: Any) -> Any:
 
     Parameters
     ----------
-    kernel : array, object with ``at(y, x)``, or Kernel of `lsst.afw.math`
+    kernel : array, object with ``at(y, x)``, Kernel of `lsst.afw.math`, or ConvolutionKernel of `lsst.images`
 
     Returns
     -------
@@ -29,6 +29,8 @@ def kernel_source(kernel: Any) -> Any:
     TypeError
         If it is none of these.
     """
+    if hasattr(kernel, "compute_kernel_image"):
+        return KernelStamps(kernel)
     if hasattr(kernel, "computeImage"):
         source = KernelStamps(kernel)
         varies = kernel.isSpatiallyVarying() if hasattr(kernel, "isSpatiallyVarying") else True
@@ -37,7 +39,7 @@ def kernel_source(kernel: Any) -> Any:
         return kernel
     raise TypeError(
         "a kernel must be an array (y, x), an object with at(y, x) as gpucoadd.SpatialKernel, or have computeImage() "
-        f"as in lsst.afw.math; got {type(kernel).__name__}"
+        f"as in lsst.afw.math or compute_kernel_image() as in lsst.images; got {type(kernel).__name__}"
     )
 
 
@@ -67,12 +69,12 @@ class ByPosition:
 
 class KernelStamps:
     """
-    A Kernel of `lsst.afw.math`, by position.
+    A Kernel of `lsst.afw.math` or `lsst.images`, by position.
 
     Parameters
     ----------
     kernel : object
-        With ``computeImage(image, doNormalize, x=, y=)`` and ``getDimensions()``.
+        With ``computeImage(image, doNormalize, x=, y=)`` and ``getDimensions()``, or ``compute_kernel_image(x=, y=)``.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -80,6 +82,8 @@ class KernelStamps:
 
     def at(self, y: float, x: float) -> Array:
         """Kernel at a position in parent pixels, (ky, kx) float64, not normalised."""
+        if hasattr(self._kernel, "compute_kernel_image"):
+            return stamp_at(self._kernel, y, x)
         image = _blank(self._kernel.getDimensions())
         self._kernel.computeImage(image, False, x=x, y=y)
         return np.array(image.array, dtype=np.float64)

@@ -376,6 +376,13 @@ def test_afw_fills_an_image_of_its_own(monkeypatch):
     assert_array_equal(got.correctedExposure.image.array, expected.correctedExposure.image.array)
 
 
+def test_a_kernel_of_lsst_images():
+    images = [as_images(seed) for seed in range(3)]
+    got = DecorrelateALKernelTask().run(*images, imageslike.Psf(KERNEL))  # kernels have the method of PSFs
+    expected = DecorrelateALKernelTask().run(*images, KERNEL)
+    assert_array_equal(got.correctedExposure.image.array, expected.correctedExposure.image.array)
+
+
 def test_a_kernel_of_no_kind_is_refused():
     with pytest.raises(TypeError, match=r"a kernel must be an array \(y, x\), an object with at"):
         DecorrelateALKernelTask().run(*(as_afw(seed) for seed in range(3)), "gaussian")
