@@ -236,8 +236,9 @@ def decorrelate(
         ``science - kernel * template``; with ``template_matched=False``,
         ``(kernel * science - template) / sum(kernel)``; with `score`, ``flipped preconvolution * science - kernel *
         template``. Its variance plane is not used. Not modified.
-    kernel : array, shape (ky, kx), float, or SpatialKernel
-        PSF-matching kernel; element ``[ky // 2, kx // 2]`` is its origin. A kernel of one pixel is the identity.
+    kernel : array, shape (ky, kx), float, or SpatialKernel, or another object with ``at(y, x)``
+        PSF-matching kernel; element ``[ky // 2, kx // 2]`` is its origin. A kernel of one pixel is the identity. What
+        ``at(y, x)`` gives is such an array, of one shape wherever it is asked; it may be larger than the image.
     template_matched : bool
         Whether the template was convolved; else the science image was.
     score : bool
@@ -287,8 +288,8 @@ def decorrelate(
     TypeError
         If arrays are mixed (host and device) or an argument is of another type.
     ValueError
-        If grids differ, the kernel is larger than the image, an option does not fit another, a variance is negative, or
-        the variance of the unconvolved image is zero or has no good pixel.
+        If grids differ, a kernel given as array is larger than the image, an option does not fit another, a variance is
+        negative, or the variance of the unconvolved image is zero or has no good pixel.
     RuntimeError
         If the boxes of cells cannot be made even.
 

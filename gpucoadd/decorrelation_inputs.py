@@ -109,7 +109,7 @@ class Inputs:
     unconvolved, convolved : Side
         By what the kernel was applied to.
     difference : MaskedImage
-    kernel : array, shape (ky, kx), float64, or SpatialKernel
+    kernel : array, shape (ky, kx), float64, or SpatialKernel, or another object with ``at(y, x)``
     psf : array, shape (h, w), float64, or object with ``at(y, x)``, or None
         Of the image that was not convolved.
     preconvolution : array, shape (py, px), float64, or None
@@ -122,7 +122,7 @@ class Inputs:
     unconvolved: Side
     convolved: Side
     difference: MaskedImage
-    kernel: Array | SpatialKernel
+    kernel: Any
     psf: Any
     preconvolution: Array | None
     template_matched: bool
@@ -140,6 +140,8 @@ class Inputs:
             kernels = self.kernel.at(positions[:, 0], positions[:, 1])
             if not bool(array_module(kernels).isfinite(kernels).all()):
                 raise ValueError("kernel is not finite where it is taken; its polynomials overflow so far off")
+        elif hasattr(self.kernel, "at"):
+            kernels = _kernels_of(self.kernel, positions.tolist(), self.difference)
         else:
             kernels = self.kernel[None]
         if not self.template_matched and bool((kernels.sum(axis=(1, 2)) == 0).any()):
@@ -267,17 +269,32 @@ def _check_images(**images: MaskedImage) -> None:
             )
 
 
-def _check_kernel(kernel: Any, difference: MaskedImage) -> Array | SpatialKernel:
+def _check_kernel(kernel: Any, difference: MaskedImage) -> Any:
     if isinstance(kernel, SpatialKernel):
         basis, coefficients = (_beside(difference, kernel=a) for a in (kernel.basis, kernel.coefficients))
         _check_fits("kernel", kernel.shape, difference)
         moved = copy.copy(kernel)
         moved._set(basis=basis, coefficients=coefficients)  # a new one would be checked, and the device waited for
         return moved
+    if hasattr(kernel, "at"):
+        return kernel
     _module_for(difference, kernel=kernel)
     checked = check_stamp("kernel", kernel)  # where it is: a device would be waited for
     _check_fits("kernel", checked.shape, difference)
     return _beside(difference, kernel=checked)
+
+
+def _kernels_of(kernel: Any, positions: Sequence[tuple[float, float]], difference: MaskedImage) -> Array:
+    """
+    Kernels (n, ky, kx) of an object with ``at(y, x)``; those from the host go to a device together.
+
+    They may be larger than the image, which may be one cell of another.
+    """
+    kernels = [check_stamp("kernel", kernel.at(y, x)) for y, x in positions]
+    shapes = {stamp.shape for stamp in kernels}
+    if len(shapes) > 1:
+        raise ValueError(f"kernel has the shapes {sorted(shapes)} at different positions; it must be one (y, x)")
+    return _beside(difference, kernel=array_module(*kernels).stack(kernels))
 
 
 def _beside(difference: MaskedImage, **stamp: Array) -> Array:
@@ -311,11 +328,13 @@ def _check_psf(name: str, psf: Any, difference: MaskedImage) -> Any:
 
 
 def _check_preconvolution(source: Any, difference: MaskedImage) -> Array:
-    if hasattr(source, "at"):  # LSST takes the PSF at its average position, the same for all cells
+    by_position = hasattr(source, "at")
+    if by_position:  # LSST takes the PSF at its average position, the same for all cells
         source = _psfs_at(source, [middle(difference)], difference)[0]
     _module_for(difference, preconvolution_kernel=source)
     kernel = check_preconvolution(source)
-    _check_fits("preconvolution_kernel", kernel.shape, difference)
+    if not by_position:
+        _check_fits("preconvolution_kernel", kernel.shape, difference)
     return _beside(difference, preconvolution_kernel=kernel)
 
 

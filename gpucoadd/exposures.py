@@ -17,6 +17,7 @@ import numpy as np
 from .backend import Array, to_host
 from .images import MaskedImage
 from .masks import MaskSchema
+from .mosaic import cut
 from .point_spread import Psf
 from .psf import adaptive_moments
 
@@ -138,7 +139,7 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
     Returns
     -------
     object
-        A `MaskedImage`, `result` itself, for a `MaskedImage`.
+        For a `MaskedImage` `result` itself, unless the class has a method ``filled`` that makes one of its own of it.
 
     Raises
     ------
@@ -148,7 +149,7 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
         If the shapes differ.
     """
     if isinstance(like, MaskedImage):
-        return result
+        return like.filled(result) if hasattr(like, "filled") and not anew else result
     made = _new_exposure(like) if anew else _copy(like)
     overwrite(made, result)
     return made
@@ -300,6 +301,31 @@ def box_of(exposure: Any) -> Box:
     return Box.of(_pixels(_part(exposure, "image")).shape[:2], (int(y0), int(x0)))
 
 
+def native_box(exposure: Any) -> Any:
+    """The box of an exposure in a kind of its own: that of `lsst.geom` or `lsst.images`, or a `Box`."""
+    own = None if isinstance(exposure, MaskedImage) else _first(exposure, ("getBBox", "bbox"))
+    return box_of(exposure) if own is None else own
+
+
+def cut_out(exposure: Any, box: Any) -> Any:
+    """
+    Copy of the pixels in a box, in the kind of the exposure.
+
+    Parameters
+    ----------
+    exposure : object
+        Any that `from_lsst` takes; those of the LSST stack are indexed with a box of their own kind.
+    box : object
+        In the parent frame; any that `as_box` takes.
+    """
+    inside = as_box(box)
+    if hasattr(exposure, "cutout"):
+        return _copy(exposure.cutout(inside))
+    if isinstance(exposure, MaskedImage):
+        return cut(exposure, inside)
+    return _copy(exposure[box_like(inside, native_box(exposure))])
+
+
 def wcs_of(exposure: Any) -> Any:
     """The WCS of an exposure, or None."""
     return _first(exposure, ("getWcs", "wcs", "sky_projection", "projection"))
@@ -356,12 +382,26 @@ def psf_stamp(exposure: Any, position: tuple[float, float] | None = None) -> Arr
     psf = psf_of(exposure)
     if psf is None:
         return None
-    if hasattr(psf, "computeKernelImage"):
-        average = psf.getAveragePosition()
-        at = average if position is None else type(average)(position[1], position[0])
-        return np.array(_pixels(psf.computeKernelImage(at)), dtype=np.float64)
+    if position is None and hasattr(psf, "getAveragePosition"):
+        x, y = _point(psf.getAveragePosition())
+        return stamp_at(psf, y, x)
     box = box_of(exposure)
-    y, x = position or (box.y0 + (box.height - 1) / 2, box.x0 + (box.width - 1) / 2)
+    return stamp_at(psf, *(position or (box.y0 + (box.height - 1) / 2, box.x0 + (box.width - 1) / 2)))
+
+
+def stamp_at(psf: Any, y: float, x: float) -> Array:
+    """
+    Image of a PSF at a position in the parent frame, (k, k) float64.
+
+    Raises
+    ------
+    TypeError
+        If the PSF has no method that gives an image.
+    """
+    if hasattr(psf, "computeKernelImage"):
+        # Positions are of the class that the PSF itself gives: it cannot be imported.
+        image = psf.computeKernelImage(type(psf.getAveragePosition())(x, y))
+        return np.array(_pixels(image), dtype=np.float64)
     if hasattr(psf, "compute_kernel_image"):
         return np.array(_pixels(psf.compute_kernel_image(x=x, y=y)), dtype=np.float64)
     if isinstance(psf, Psf):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backend import Array, array_module, fft, is_host, launchers
-from .spectra import Correction
+from .spectra import Factor
 from .workers import cut, in_order
 
 # Of spectrum per block: half of a core's second-level cache.
@@ -77,7 +77,7 @@ class Filtered(NamedTuple):
 
 def apply(
     windows: Windows,
-    correction: Correction,
+    correction: Factor,
     parts: np.ndarray,
     *,
     dtype: Any,
@@ -94,7 +94,7 @@ def apply(
     windows : Windows
         Of pixels that are finite or not; those that are not count as the mean of the finite ones and are put back
         afterwards, NaN as NaN and both infinities as +inf.
-    correction : Correction
+    correction : Factor
         On a grid at least as large as the windows.
     parts : numpy.ndarray, shape (n, 4), int
         x0, y0, width, height, relative to the windows, of what is returned of each. On the host they are all the same;
@@ -129,7 +129,7 @@ def apply(
     return _on_device(windows, correction, parts, dtype=dtype, precision=precision)
 
 
-def _on_device(windows: Windows, correction: Correction, parts: np.ndarray, *, dtype: Any, precision: str) -> Filtered:
+def _on_device(windows: Windows, correction: Factor, parts: np.ndarray, *, dtype: Any, precision: str) -> Filtered:
     xp = array_module(windows.plane)
     device, ffts = launchers("windows"), fft(xp)
     place = windows.plane, windows.corners
@@ -176,7 +176,7 @@ def _not_finite(images: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _in_blocks(
     images: np.ndarray,
-    correction: Correction,
+    correction: Factor,
     *,
     offset: tuple[int, int],
     size: tuple[int, int],

@@ -311,12 +311,12 @@ def _mapped(
     """`map_cells` for pairs of boxes, inner and expanded."""
 
     def result_of(pair: tuple[list[int], list[int]]) -> Any:
-        return function(*(_cut(image, box) for box in pair), **context)
+        return function(*(cut(image, box) for box in pair), **context)
 
     if grid.reduce == "none":
         if not grid.return_sub_images:
             return [result_of(pair) for pair in boxes]
-        return [CellResult(result_of(pair), *(_cut(image, box) for box in pair)) for pair in boxes]
+        return [CellResult(result_of(pair), *(cut(image, box) for box in pair)) for pair in boxes]
     if grid.reduce == "coadd_psf":
         found = [_stamp_and_box(number, result_of(pair), pair[0]) for number, pair in enumerate(boxes)]
         return CompositePsf([stamp for stamp, _ in found], [box for _, box in found])
@@ -430,7 +430,7 @@ def _check_types(image: object, grid: object) -> None:
         raise TypeError(f"grid must be a CellGrid, got {type(grid).__name__}")
 
 
-def _cut(image: MaskedImage, box: Sequence[int]) -> MaskedImage:
+def cut(image: MaskedImage, box: Sequence[int]) -> MaskedImage:
     """Copy of the pixels in a box (parent coordinates)."""
     x0, y0, width, height = box
     row, column = y0 - image.origin[0], x0 - image.origin[1]

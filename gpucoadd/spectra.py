@@ -9,7 +9,7 @@ the first product is made as on the host; the second one is a loop inside the ke
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -251,6 +251,17 @@ class Block(NamedTuple):
     stamps: Array | None  # (n, h, w) float64
 
 
+class Factor(Protocol):
+    """What transforms of images are multiplied with: a `Correction`, or one that is there already."""
+
+    shape: tuple[int, int]
+    n_columns: int
+
+    def block(self, columns: slice = slice(None)) -> Block: ...
+
+    def multiply(self, spectra: Array) -> tuple[Array, Array | None]: ...
+
+
 class Correction:
     """
     The factor that whitens differences, or makes them scores; one for each of n pairs of variances.
@@ -397,7 +408,7 @@ def diffim_correction(kernel: Array, v1: float, v2: float, shape: tuple[int, int
     >>> c.shape, float(c[0, 0]), round(float(c.max()), 3)
     ((8, 5), 1.0, 1.732)
     """
-    return _one(kernel, v1, v2, shape, None)
+    return checked_correction(kernel, v1, v2, shape).whole()[0]
 
 
 def score_correction(
@@ -432,7 +443,7 @@ def score_correction(
     ----------
     DMTN-179 (dmtn-179.lsst.io).
     """
-    return _one(kernel, v1, v2, shape, check_preconvolution(preconvolution_kernel))
+    return checked_correction(kernel, v1, v2, shape, check_preconvolution(preconvolution_kernel)).whole()[0]
 
 
 def check_preconvolution(kernel: Array) -> Array:
@@ -444,8 +455,10 @@ def check_preconvolution(kernel: Array) -> Array:
     return values / total
 
 
-def _one(kernel: Array, v1: float, v2: float, shape: tuple[int, int], preconvolution: Array | None) -> Array:
-    """Correction of one kernel on the whole grid."""
+def checked_correction(
+    kernel: Array, v1: float, v2: float, shape: tuple[int, int], preconvolution: Array | None = None
+) -> Correction:
+    """Correction of one kernel, ValueError as in `diffim_correction`; `preconvolution` is of sum 1."""
     values = check_stamp("kernel", kernel)
     for name, stamp in (("kernel", values), ("preconvolution_kernel", preconvolution)):
         if stamp is not None and (stamp.shape[0] > shape[0] or stamp.shape[1] > shape[1]):
@@ -455,4 +468,4 @@ def _one(kernel: Array, v1: float, v2: float, shape: tuple[int, int], preconvolu
     xp = array_module(values)
     n1, n2 = (xp.asarray(np.array([float(v)])) for v in (v1, v2))
     grid = (int(shape[0]), int(shape[1]))
-    return Correction(values[None], n1, n2, grid, preconvolution=preconvolution).whole()[0]
+    return Correction(values[None], n1, n2, grid, preconvolution=preconvolution)

@@ -171,15 +171,19 @@ class Exposure:
         made._filter, made._photo_calib, made._metadata = self._filter, self._photo_calib, dict(self._metadata)
         return made
 
-    def cut(self, box):
-        """Part of it: what a reader gives for a bbox."""
+    def __getitem__(self, box):
+        """View of a part of it."""
         x0, y0 = self.image._xy0
         rows = slice(box.getMinY() - y0, box.getMinY() - y0 + box.getHeight())
         columns = slice(box.getMinX() - x0, box.getMinX() - x0 + box.getWidth())
-        planes = [part.array[rows, columns].copy() for part in (self.image, self.variance, self.mask)]
+        planes = [part.array[rows, columns] for part in (self.image, self.variance, self.mask)]
         made = type(self).of(*planes, self._planes, xy0=(box.getMinX(), box.getMinY()), psf=self._psf, wcs=self._wcs)
-        made._metadata = dict(self._metadata)
+        made._filter, made._photo_calib, made._metadata = self._filter, self._photo_calib, self._metadata
         return made
+
+    def cut(self, box):
+        """Part of it: what a reader gives for a bbox."""
+        return self[box].clone()
 
 
 class Quadrupole:
@@ -209,6 +213,28 @@ class Psf:
         if self._sigma is None:
             raise RuntimeError("no width")
         return Quadrupole(self._sigma)
+
+
+class Kernel:
+    """FixedKernel or LinearCombinationKernel: a stamp, the same everywhere, or a function of (x, y) that gives it."""
+
+    def __init__(self, stamp):
+        self._stamp = stamp
+
+    def getDimensions(self):
+        height, width = self._at(0.0, 0.0).shape
+        return Extent(width, height)
+
+    def isSpatiallyVarying(self):
+        return callable(self._stamp)
+
+    def computeImage(self, image, doNormalize, x=0.0, y=0.0):
+        stamp = self._at(x, y)
+        image.array[...] = stamp / stamp.sum() if doNormalize else stamp
+        return stamp.sum()
+
+    def _at(self, x, y):
+        return self._stamp(x, y) if callable(self._stamp) else self._stamp
 
 
 class SpanSet:

@@ -30,6 +30,17 @@ CORRECTION = {False: 1e-11, True: 1e-8}
 # A unit-sum stamp through two transforms in double.
 PSF = 1e-12
 
+# Where LSST divides by zero or goes on with NaN, an exception says which image it was and what is wrong with it.
+REFUSED = {
+    "g21_all_masked_but_finite": (ValueError, "science"),
+    "g22_zero_science_variance": (ValueError, "science"),
+    "g25_preconv_kernel_without_mode": (ValueError, "score"),
+    "s11_cannot_make_even": (RuntimeError, "even|odd"),
+}
+EMPTY_TEMPLATE = "g20_template_all_nan"
+ONE_PIXEL_KERNEL = "g24_one_pixel_kernel"
+NOT_CORRECTED = (*REFUSED, EMPTY_TEMPLATE, ONE_PIXEL_KERNEL)
+
 
 class Golden(NamedTuple):
     """One file: `meta` and the arrays by name."""
@@ -295,6 +306,21 @@ def check_cells(result, golden):
 def check(result, golden):
     """AssertionError unless the result agrees with the file at its tolerances."""
     (check_cells if golden.spatial else check_whole)(result, golden)
+
+
+def check_left_alone(result, golden):
+    """The difference as it came."""
+    for plane, expected in zip(("image", "variance", "mask"), expected_planes(golden), strict=True):
+        assert_array_equal(host(getattr(result, plane)), expected, err_msg=plane)
+
+
+def check_identity(result, golden):
+    """LSST refuses a kernel of one pixel; it convolves with a number, so the noise is white already."""
+    check_image(host(result.image), golden["diff_image"], IMAGE["F"])
+    scale = float(golden["kernel_basis"].sum() * golden["kernel_coeffs"].sum())
+    expected = golden["sci_variance"] + scale**2 * golden["tmpl_variance"]
+    assert_allclose(host(result.variance), expected, rtol=VARIANCE)
+    assert_allclose(host(result.psf), golden["sci_psf"] / golden["sci_psf"].sum(), rtol=0, atol=PSF)
 
 
 # Our second opinion, in the same form --------------------------------------------------------------------------------

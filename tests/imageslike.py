@@ -83,6 +83,17 @@ class MaskedImage:
             mask.set(name, where)
         return cls(image, variance, mask, bbox=bbox, **more)
 
+    def __getitem__(self, box):
+        """View of a part of it."""
+        part = tuple(
+            slice(cut.start - own.start, cut.stop - own.start)
+            for cut, own in ((box.y, self.bbox.y), (box.x, self.bbox.x))
+        )
+        mask = Mask(0, schema=self.mask.schema, bbox=box)
+        mask.array = self.mask.array[part]
+        planes = self.image.array[part], self.variance.array[part], mask
+        return type(self)(*planes, bbox=box, unit=self.unit, psf=self.psf)
+
     def copy(self):
         mask = Mask(0, schema=self.mask.schema, bbox=self.bbox)
         mask.array[...] = self.mask.array

@@ -228,6 +228,64 @@ def test_spatial_kernel_equals_loops(kind, n_coefficients):
     assert_allclose(many, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
+class AtOnePosition:
+    """A kernel that is known by position, and nothing else of it."""
+
+    def __init__(self, kernel, xp=np):
+        self._kernel, self._xp = kernel, xp
+
+    def at(self, y, x):
+        assert isinstance(y, float) and isinstance(x, float)
+        return self._xp.asarray(self._kernel(y, x))
+
+
+@pytest.mark.parametrize("cells", [None, CellGrid(cell_size=24, border_size=6, scale_by_fwhm=False)])
+def test_a_kernel_by_position(xp, cells):
+    """From the host or from where the images are, it is what a `SpatialKernel` is."""
+    kernel = SpatialKernel(CENTRED[None], np.array([[0.5, 0.01, 0.0]]))
+    images = there(xp, *three((48, 52)))
+    expected = decorrelate(*images, kernel, cells=cells)
+    for module in (np, xp):
+        got = decorrelate(*images, AtOnePosition(kernel.at, module), cells=cells)
+        assert_allclose(host(got.image), host(expected.image), **DOUBLE)
+        assert_allclose(host(got.variance), host(expected.variance), **STORED)
+        if cells is None:
+            assert got.fft_shape == expected.fft_shape
+
+
+def test_a_kernel_by_position_may_be_larger_than_the_image():
+    images = three((8, 9))
+    large = np.pad(CENTRED, 4)
+    expected = expected_of(images, large)
+    got = decorrelate(*images, AtOnePosition(lambda y, x: large))
+    assert got.fft_shape == expected.fft_shape
+    assert_allclose(got.image, expected.image, **DOUBLE)
+    with pytest.raises(ValueError, match=r"kernel has shape \(13, 13\) and is larger than the image"):
+        decorrelate(*images, large)
+    got = decorrelate(
+        *images,
+        AtOnePosition(lambda y, x: CENTRED),
+        score=True,
+        preconvolution_kernel=AtOnePosition(lambda y, x: large),
+    )
+    expected = expected_of(images, CENTRED, score=True, preconvolution=large)
+    assert_allclose(got.image, expected.image, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"preconvolution_kernel has shape \(13, 13\) and is larger than the image"):
+        decorrelate(*images, CENTRED, score=True, preconvolution_kernel=large)
+
+
+def test_what_a_kernel_by_position_must_be():
+    images = three((48, 52))
+    cells = CellGrid(cell_size=24, border_size=6, scale_by_fwhm=False)
+    shapes = iter([(5, 5)] * 3 + [(5, 7)] * 30)
+    with pytest.raises(ValueError, match=r"kernel has the shapes \[\(5, 5\), \(5, 7\)\] at different positions"):
+        decorrelate(*images, AtOnePosition(lambda y, x: np.ones(next(shapes))), cells=cells, threads=1)
+    with pytest.raises(ValueError, match="kernel holds NaN or infinite values"):
+        decorrelate(*images, AtOnePosition(lambda y, x: np.full((3, 3), np.nan)))
+    with pytest.raises(ValueError, match=r"kernel has shape \(3,\); it must be \(y, x\)"):
+        decorrelate(*images, AtOnePosition(lambda y, x: np.ones(3)))
+
+
 # Worked example ------------------------------------------------------------------------------------------------------
 
 

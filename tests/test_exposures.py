@@ -13,11 +13,14 @@ from gpucoadd.exposures import (
     as_box,
     box_like,
     box_of,
+    cut_out,
     from_lsst,
     given_back,
+    native_box,
     psf_sigma,
     psf_stamp,
     read_mask,
+    stamp_at,
     unit_of,
 )
 from gpucoadd.scenery import gaussian_psf
@@ -183,6 +186,47 @@ def test_psf_of_all_kinds():
     assert psf_stamp(ours) == pytest.approx(stamp / stamp.sum())
     with pytest.raises(TypeError, match="a PSF must have computeKernelImage"):
         psf_stamp(afw(psf="gaussian"))
+
+
+def ours():
+    return gpucoadd.MaskedImage(*pixels(), schema=gpucoadd.MaskSchema.lsst(), origin=(-20, 30), unit="nJy")
+
+
+@pytest.mark.parametrize("make", [afw, from_images, ours])
+def test_a_part_in_the_kind_of_the_whole(make):
+    whole = make()
+    own = native_box(whole)
+    assert as_box(own) == Box(30, -20, 7, 5)
+    assert type(own) is {afw: afwlike.Box2I, from_images: imageslike.Box, ours: Box}[make]
+    inside = Box(32, -19, 3, 4)
+    for box in (inside, box_like(inside, own)):
+        part = cut_out(whole, box)
+        assert type(part) is type(whole) and box_of(part) == inside
+        got, before = from_lsst(part), from_lsst(whole)
+        for name in ("image", "variance", "mask"):
+            assert_array_equal(getattr(got, name), getattr(before, name)[1:5, 2:5])
+        got.image[...] = 0
+        assert before.image.all()
+        assert (got.unit, got.schema) == ("nJy", before.schema)
+
+
+def test_a_psf_at_a_position():
+    stamp = gaussian_psf(1.7, 17)
+    assert_array_equal(stamp_at(afwlike.Psf(lambda x, y: stamp * x), 9.0, 8.0), 8 * stamp)
+    assert_array_equal(stamp_at(imageslike.Psf(stamp), 9.0, 8.0), stamp)
+    assert stamp_at(gpucoadd.Psf(stamp), 9.0, 8.0) == pytest.approx(stamp / stamp.sum())
+    with pytest.raises(TypeError, match=r"a PSF must have computeKernelImage.* got ndarray"):
+        stamp_at(stamp, 9.0, 8.0)
+
+
+def test_an_image_of_a_class_that_fills_itself():
+    class Filling(gpucoadd.MaskedImage):
+        def filled(self, image):
+            return "filled with", image
+
+    image = Filling(*pixels(), schema=gpucoadd.MaskSchema.lsst())
+    assert given_back(ours_ := ours(), image) == ("filled with", ours_)
+    assert given_back(ours_, image, anew=True) is ours_
 
 
 def test_errors_say_what_is_wanted():

@@ -128,6 +128,34 @@ class PlainMaskedImage(_Placed, MaskedImage):
             **place,
         )
 
+    def filled(self, image: MaskedImage, *, psf: Psf | None = None) -> PlainMaskedImage:
+        """
+        The pixels of `image`, with the metadata and the PSF of this one.
+
+        Parameters
+        ----------
+        image : MaskedImage
+        psf : Psf, optional
+            Another PSF; its width is measured.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As when one is made.
+        """
+        return PlainMaskedImage(
+            image.image,
+            image.variance,
+            image.mask,
+            schema=image.schema,
+            origin=image.origin,
+            wcs=image.wcs,
+            unit=image.unit,
+            psf=self.psf if psf is None else psf,
+            psf_sigma=self.psf_sigma if psf is None else None,
+            metadata=self.metadata,
+        )
+
     def part(self, name: str) -> PlainImage | PlainMask:
         """One of the planes "image", "variance" and "mask" with its place on the sky."""
         place: dict[str, Any] = {"origin": self.origin, "wcs": self.wcs}

@@ -1,0 +1,28 @@
+"""Where the tasks compute: the configuration field, and how pixels get there and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsst.pex.config import Field
+
+from ..backend import array_module, is_host, to_device
+from ..images import MaskedImage
+
+
+def device_field() -> Field:
+    """The field `device` of a task's configuration; its words are those of `gpucoadd.backend.resolve_device`."""
+    return Field(
+        dtype=str,
+        default="auto",
+        doc="Where to compute: 'auto' (a GPU when there is one), 'cpu', 'cuda' or 'cuda:N'.",
+    )
+
+
+def on_device(image: MaskedImage, device: str) -> MaskedImage:
+    """`image` with its planes on a device, errors as of `resolve_device`; if they are on one already, they stay."""
+    if not is_host(array_module(image.image)):
+        return image
+    moved = [to_device(plane, device) for plane in (image.image, image.variance, image.mask)]
+    place: dict[str, Any] = {"schema": image.schema, "origin": image.origin, "wcs": image.wcs, "unit": image.unit}
+    return MaskedImage(*moved, **place)
