@@ -10,14 +10,18 @@ else:
     _REASON = None
 
 
-class _Skipped(pytest.Module):
-    """A file of tests that is not imported."""
+class _NotImported(pytest.File):
+    """A file of tests without the engine that its imports ask for."""
 
     def collect(self):
         """Skip, and say why."""
         pytest.skip(_REASON, allow_module_level=True)
 
 
-def pytest_pycollect_makemodule(module_path, parent):
-    """Every file here asks for the engine when it is imported."""
-    return None if _REASON is None else _Skipped.from_parent(parent, path=module_path)
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    """In place of the file's tests and doctests, for which it would be imported."""
+    found = yield
+    if _REASON is None or file_path.name == "conftest.py":
+        return found
+    return [_NotImported.from_parent(parent, path=file_path)] if file_path.name.startswith("test_") else []

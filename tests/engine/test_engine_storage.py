@@ -374,7 +374,7 @@ def test_planes_must_fit():
         PlainMaskedImage(plane, plane.astype(float), mask, schema=schema)
     with pytest.raises(TypeError, match=r"psf must be a gpucoadd\.Psf, got ndarray"):
         PlainMaskedImage(plane, plane, mask, schema=schema, psf=STAMP[0])
-    with pytest.raises(ValueError, match="adaptive moments .* do not settle"):
+    with pytest.raises(ValueError, match=r"adaptive moments .* do not settle"):
         PlainMaskedImage(plane, plane, mask, schema=schema, psf=PSFS["stamp"])
     with pytest.raises(TypeError, match=r"image must be uint8 or int16 .* got int64"):
         PlainImage(plane.astype(np.int64))
