@@ -1,5 +1,5 @@
 """
-The command line: `gpucoadd coadd`, `decorrelate`, `streaks`, `demo`, `view`, `bench`, `info`.
+The command line: `gpucoadd coadd`, `decorrelate`, `streaks`, `demo`, `lsst-demo`, `view`, `bench`, `info`.
 
 It calls the public functions and adds three things: outputs appear together when everything is done and not at all
 when something failed; messages are single lines; and the exit code tells whose error it was (2 the user's, 1 ours).
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .arguments import UsageError
-from .commands import run_bench, run_coadd, run_demo, run_info, run_view, version
+from .commands import run_bench, run_coadd, run_demo, run_info, run_lsst_demo, run_view, version
 from .decorrelating import run_decorrelate
 from .streak_command import run_streaks
 from .terminal import is_users, message_of, one_line_messages, say
@@ -120,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=int, default=12, metavar="N", help="number of warps (default: 12)")
     demo.add_argument("--size", type=int, default=512, metavar="PIXELS", help="side of the sky (default: 512)")
 
+    text = "make a Butler repository with simulated warps and run the pipeline in Rubin's engine"
+    _add_lsst_demo_words(command("lsst-demo", run_lsst_demo, text))
+
     view = command("view", run_view, "picture of a FITS image")
     view.add_argument("file", metavar="FILE", help="a FITS file that gpucoadd reads")
     view.add_argument("-o", "--out", required=True, metavar="PNG", help="the picture; replaced if there")
@@ -142,6 +145,16 @@ def _add_options_and_machine(parser: argparse.ArgumentParser) -> None:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="one per processor when left out")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto (default), cpu, cuda or cuda:1")
+
+
+def _add_lsst_demo_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="made if it is not there; must be empty")
+    parser.add_argument("--visits", type=int, default=6, metavar="N", help="per band (default: 6)")
+    parser.add_argument("--patches", type=int, default=4, metavar="N", help="of one tract (default: 4)")
+    parser.add_argument("--bands", type=int, default=2, metavar="N", help="1 to 6 (default: 2)")
+    parser.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of a patch (default: 256)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed, another sky (default: 1)")
+    parser.add_argument("-j", "--processes", type=int, default=1, metavar="N", help="of pipetask (default: 1)")
 
 
 def _add_bench_words(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,5 @@
 """
-The commands `gpucoadd coadd`, `demo`, `view`, `bench`, `info`: what each does once its words are parsed.
+The commands `gpucoadd coadd`, `demo`, `lsst-demo`, `view`, `bench`, `info`: what each does once its words are parsed.
 
 Why the imports are inside functions: `gpucoadd --help` and a wrong option should answer at once.
 """
@@ -122,6 +122,23 @@ def run_demo(args: argparse.Namespace) -> None:
     from . import demo
 
     demo.run_demo(args.out, seed=args.seed, n_epochs=args.epochs, size=args.size)
+
+
+def run_lsst_demo(args: argparse.Namespace) -> None:
+    """`gpucoadd lsst-demo`: a repository, `pipetask run`, and what came out."""
+    check_positive({f"--{name}": getattr(args, name) for name in ("visits", "patches", "bands", "processes")})
+    check_outputs([], args.folder, inputs=[])
+    from .lsst import demo
+
+    demo.run_demo(
+        args.folder,
+        n_visits=args.visits,
+        n_patches=args.patches,
+        n_bands=args.bands,
+        size=args.size,
+        seed=args.seed,
+        processes=args.processes,
+    )
 
 
 def run_view(args: argparse.Namespace) -> None:

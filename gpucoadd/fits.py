@@ -303,7 +303,7 @@ def _weight_file(path: str) -> str | None:
 
 @dataclass(frozen=True)
 class Described:
-    """What the headers of one exposure say; `sigma` is the width of its PSF, `told_sigma` that of its cards."""
+    """What the headers of one exposure say."""
 
     path: str
     exposure: Exposure
@@ -314,7 +314,6 @@ class Described:
     epoch: int | str
     wcs: WCS | None
     sigma: float  # NaN where the file does not tell
-    told_sigma: float  # of the card PSFSIGMA alone
     psf: Psf | None
 
 
@@ -332,8 +331,12 @@ def _describe_all(files: Sequence[str], pool: Pool) -> list[Described]:
     return list(warps.values())
 
 
-def describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> Described:
-    """What the headers of the exposure `path` say, and of a weight file beside it; both are opened in `pool`."""
+def describe(path: str, pool: Pool, recognise: _Recognise = recognise, *, as_written: bool = False) -> Described:
+    """
+    What the headers of the exposure `path` say, and of a weight file beside it; both are opened in `pool`.
+
+    With `as_written`, the card PSFSIGMA comes before the width that the HDU PSF is measured to have.
+    """
     exposure = Exposure([path])
     weight = _weight_file(path)
     if weight is not None:
@@ -343,7 +346,9 @@ def describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> Descri
         hdu = files[0][layout.image.hdu]
         headers = [hdu.header, files[0][0].header]
         shape, origin = (int(hdu.shape[0]), int(hdu.shape[1])), origin_of(path, hdu.header)
-        sigma, psf = _known_psf(path, files[0], middle=(origin[0] + (shape[0] - 1) / 2, origin[1] + (shape[1] - 1) / 2))
+        middle = origin[0] + (shape[0] - 1) / 2, origin[1] + (shape[1] - 1) / 2
+        told = _card(headers, "PSFSIGMA") if as_written else None
+        sigma, psf = _known_psf(path, files[0], middle=middle, told=float(told) if _is_width(told) else math.nan)
         return Described(
             path=path,
             exposure=exposure,
@@ -354,7 +359,6 @@ def describe(path: str, pool: Pool, recognise: _Recognise = recognise) -> Descri
             epoch=_epoch(path, headers),
             wcs=celestial_wcs(path, hdu.header, files[0]),
             sigma=_told_sigma(headers) if math.isnan(sigma) else sigma,
-            told_sigma=float(card) if _is_width(card := _card(headers, "PSFSIGMA")) else math.nan,
             psf=psf,
         )
 
@@ -411,13 +415,19 @@ def celestial_wcs(path: str, header: Any, hdus: Any) -> WCS | None:
         return None
 
 
-def _known_psf(path: str, hdus: Any, *, middle: tuple[float, float]) -> tuple[float, Psf | None]:
-    """Width in pixels of the image HDU PSF, at a position (y, x), and itself; NaN or None where they cannot be had."""
+def _known_psf(path: str, hdus: Any, *, middle: tuple[float, float], told: float) -> tuple[float, Psf | None]:
+    """
+    Width in pixels of the image HDU PSF, at a position (y, x), and itself; NaN or None where they cannot be had.
+
+    It is not measured where it is `told`.
+    """
     for hdu in hdus:
         if hdu_name(hdu) != PSF_HDU or not getattr(hdu, "is_image", False) or len(hdu.shape) not in (2, 3):
             continue
-        sigma = math.nan
+        sigma = told
         try:
+            if math.isfinite(told):
+                return told, psf_of_hdu(path, hdu)
             if len(hdu.shape) == 2:
                 sigma = adaptive_moments(hdu.data)[0]
                 return sigma, psf_of_hdu(path, hdu)
@@ -427,7 +437,7 @@ def _known_psf(path: str, hdus: Any, *, middle: tuple[float, float]) -> tuple[fl
             used = "not used" if math.isnan(sigma) else "used for its width only"
             logger.warning("%s: its PSF image is %s (%s)", path, used, str(error).removeprefix(f"{path}: "))
             return sigma, None
-    return math.nan, None
+    return told, None
 
 
 def _told_sigma(headers: Sequence[Any]) -> float:

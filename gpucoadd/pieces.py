@@ -61,7 +61,7 @@ class ImageFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._pool = Pool()
         try:
-            found = describe(os.fspath(path), self._pool, recognise)
+            found = describe(os.fspath(path), self._pool, recognise, as_written=True)
             with self._pool.using(found.exposure) as files:
                 self.metadata = read_metadata(files[0][0].header)
         except BaseException:
@@ -70,14 +70,19 @@ class ImageFile:
         self._exposure, self._layout = found.exposure, found.layout
         self.box = Box.of(found.shape, found.origin)
         self.schema = common_schema([(found.path, found.layout)])
-        self.wcs, self.unit, self.psf = found.wcs, found.unit, found.psf
-        self.psf_sigma = found.told_sigma if np.isfinite(found.told_sigma) else found.sigma
+        self.wcs, self.unit, self.psf, self.psf_sigma = found.wcs, found.unit, found.psf, found.sigma
 
     def __enter__(self) -> ImageFile:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.close()
+
+    def place(self, box: Any = None) -> tuple[Box, Any]:
+        """`box`, or all pixels, as a `Box`, and the WCS of what `read` gives; ValueError if it is not inside."""
+        with _naming(self._exposure):
+            piece = inside(box, self.box)
+        return self.box if box is None else as_box(box), cutout_wcs(self.wcs, piece)
 
     def read(self, box: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """

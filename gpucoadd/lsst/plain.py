@@ -57,7 +57,8 @@ class PlainMaskedImage(_Placed, MaskedImage):
     Raises
     ------
     TypeError, ValueError
-        As from `gpucoadd.MaskedImage`; if the image is not float32, or `psf` is no `Psf`.
+        As from `gpucoadd.MaskedImage`; if the image is not float32, `psf` is no `Psf`, or its width is asked for and
+        cannot be measured.
     """
 
     psf: Psf | None

@@ -18,7 +18,7 @@ from lsst.resources import ResourcePath
 from ..backend import Array, to_host
 from ..fits import write_array, write_mask, write_planes
 from ..masks import MaskSchema
-from ..pieces import PLANES, ImageFile, cutout_wcs, inside, read_plane
+from ..pieces import PLANES, ImageFile, read_plane
 from ..writing import square_of
 from .plain import PlainImage, PlainMask, PlainMaskedImage
 
@@ -115,9 +115,8 @@ class PlainMaskedImageFormatter(_PlainFormatter):
         with ImageFile(path) as file:
             if component is not None and component not in PLANES:
                 return file.box if component == "bbox" else getattr(file, component)
-            piece = inside(self.box, file.box)
-            origin = file.box.y0 + piece[0].start, file.box.x0 + piece[1].start
-            place: dict[str, Any] = {"origin": origin, "wcs": cutout_wcs(file.wcs, piece)}
+            box, wcs = file.place(self.box)
+            place: dict[str, Any] = {"origin": box.origin, "wcs": wcs}
             if component == "mask":
                 return PlainMask(file.plane("mask", self.box), schema=file.schema, **place)
             if component is not None:
