@@ -445,13 +445,6 @@ def _native(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
-def box_object(exposure: Any) -> Any:
-    """The box of an exposure in the kind that it has itself."""
-    if hasattr(exposure, "getBBox"):
-        return exposure.getBBox()
-    return getattr(exposure, "bbox", None) or box_of(exposure)
-
-
 def _point(point: Any) -> tuple[float, float]:
     """(x, y) of a point of `lsst.geom`, or of a pair."""
     return (point.getX(), point.getY()) if hasattr(point, "getX") else tuple(point)

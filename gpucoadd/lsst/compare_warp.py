@@ -17,11 +17,10 @@ import numpy as np
 from lsst.pipe.base import NoWorkFound, Struct
 
 from ..artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
-from ..assembly_config import AssemblyConfig
 from ..backend import to_device, to_host
 from ..coaddition import mask_edits
 from ..combination import ADDED_PLANES, edited_mask
-from ..exposures import Box, box_object, box_of, from_lsst, mask_of, psf_sigma, read_mask, write_mask
+from ..exposures import Box, box_of, from_lsst, mask_of, native_box, psf_sigma, read_mask, write_mask
 from ..fits import write_array
 from ..images import MaskedImage
 from .artifact_masks import ArtifactMasks, Table, edge_plane
@@ -73,10 +72,6 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
     def _use(self, resources: Any) -> None:
         super()._use(resources)
         self.assembleStaticSkyModel._use(resources)
-
-    @property
-    def _assembly(self) -> AssemblyConfig:
-        return coadd_options(self.config).stacking
 
     def _makeSupplementaryData(self, skyInfo: Struct, warps: dict[str, list[WarpRef]]) -> Struct:
         """The template, and the PSF-matched warps that it is made of."""
@@ -183,7 +178,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         ValueError
             If there is no warp, or a PSF width is missing.
         """
-        refs = as_refs(warpRefList, box_object(templateCoadd))
+        refs = as_refs(warpRefList, native_box(templateCoadd))
         sigma = _sigma(templateCoadd, [ref for ref in refs if ref is not None])
         return self._find(templateCoadd, sigma, refs, imageScalerList)
 
