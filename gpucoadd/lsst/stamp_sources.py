@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array
 from ..exposures import psf_of, stamp_at
+
+_LOCK = threading.Lock()  # cells are corrected in several threads; kernels and PSFs of afw keep what was asked last
 
 
 def kernel_source(kernel: Any) -> Any:
@@ -82,11 +85,12 @@ class KernelStamps:
 
     def at(self, y: float, x: float) -> Array:
         """Kernel at a position in parent pixels, (ky, kx) float64, not normalised."""
-        if hasattr(self._kernel, "compute_kernel_image"):
-            return stamp_at(self._kernel, y, x)
-        image = _blank(self._kernel.getDimensions())
-        self._kernel.computeImage(image, False, x=x, y=y)
-        return np.array(image.array, dtype=np.float64)
+        with _LOCK:
+            if hasattr(self._kernel, "compute_kernel_image"):
+                return stamp_at(self._kernel, y, x)
+            image = _blank(self._kernel.getDimensions())
+            self._kernel.computeImage(image, False, x=x, y=y)
+            return np.array(image.array, dtype=np.float64)
 
 
 class PsfStamps:
@@ -107,7 +111,8 @@ class PsfStamps:
             If it is not defined there, as that of a coadd in a hole.
         """
         try:
-            return stamp_at(self._psf, y, x)
+            with _LOCK:
+                return stamp_at(self._psf, y, x)
         except (TypeError, AttributeError):
             raise
         except Exception as error:  # that of a PSF without a value is of a package that is not imported here

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import gpucoadd
 from gpucoadd.backend import to_host
-from gpucoadd.exposures import from_lsst
+from gpucoadd.exposures import cut_out, from_lsst
 from gpucoadd.lsst import (
     DecorrelateALKernelConfig,
     DecorrelateALKernelMapper,
@@ -477,6 +477,23 @@ def test_a_cell_without_good_pixels_is_nothing():
         cell, cell, cell.getBBox(), template=as_afw(1), science=science, psfMatchingKernel=KERNEL
     )
     assert_array_equal(result.subExposure.image.array, cell.image.array)
+
+
+def test_cells_of_a_score_image_share_the_preconvolution_kernel():
+    """That of the middle of the whole science image, whatever the cell."""
+    images = [as_plain(seed) for seed in range(3)]
+    coefficients = np.stack([STAMP, 0.3 * gaussian_psf(3.0, 15), np.zeros_like(STAMP)])
+    varying = gpucoadd.Psf(coefficients, kind="chebyshev1", range=(19.5, -4.5, 69.5, 43.5))
+    science = images[0].filled(images[0], psf=varying)
+    cell = cut_out(images[2], (20, -4, 24, 48))
+    options = {"template": images[1], "science": science, "psfMatchingKernel": KERNEL, "preConvMode": True}
+    got = DecorrelateALKernelMapper().run(cell, cell, images[2].bbox, **options).subExposure
+    explicit = DecorrelateALKernelMapper().run(
+        cell, cell, images[2].bbox, preConvKernel=varying.at(-4 + 23.5, 20 + 24.5), **options
+    )
+    assert_array_equal(got.image, explicit.subExposure.image)
+    other = DecorrelateALKernelMapper().run(cell, cell, images[2].bbox, preConvKernel=varying.at(19.5, 31.5), **options)
+    assert not np.allclose(got.image, other.subExposure.image, rtol=1e-3)
 
 
 # The methods ----------------------------------------------------------------------------------------------------------
