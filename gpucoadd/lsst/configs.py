@@ -14,6 +14,7 @@ from lsst.pipe.base import PipelineTaskConfig
 from .config_fields import RunHereField
 from .config_names import assembly_options, check_options, coadd_options
 from .connections import STORAGE_CLASSES, AssembleCoaddConnections, CompareWarpAssembleCoaddConnections
+from .devices import device_field
 from .open_config import OpenConfig
 from .overrides import OverridableConfig, standing_in
 from .stand_ins import NotRun
@@ -97,7 +98,7 @@ class AssembleCoaddConfig(  # type: ignore[call-arg]
             for name, (_, mask, counts) in STORAGE_CLASSES.items()
         },
     )
-    device = Field(doc="auto, cpu, cuda or cuda:N", dtype=str, default="auto")
+    device = device_field()
     memory = RangeField(
         doc="Bytes of warps held at once; None: what is free", dtype=int, default=None, optional=True, min=1
     )

@@ -32,7 +32,7 @@ _COADDS = tuple(
 )
 _DECORRELATION = (
     *(f"DecorrelateALKernel{kind}" for kind in ("Task", "Config", "SpatialTask", "SpatialConfig")),
-    *(f"DecorrelateALKernel{kind}" for kind in ("Mapper", "MapperConfig", "MapReduceConfig")),
+    *(f"DecorrelateALKernel{kind}" for kind in ("Mapper", "MapReduceConfig")),
 )
 _MAP_REDUCE = tuple(f"Image{kind}" for kind in ("Mapper", "Reducer", "MapReduceTask", "MapReduceConfig")) + tuple(
     f"Image{kind}Config" for kind in ("Mapper", "Reducer")
