@@ -125,9 +125,9 @@ class PlainMaskedImageFormatter(_PlainFormatter):
             if component is not None:
                 unit = square_of(file.unit) if component == "variance" and file.unit is not None else file.unit
                 return PlainImage(file.plane(component, self.box), unit=unit, **place)
-            about: dict[str, Any] = {"schema": file.schema, "unit": file.unit, "metadata": file.metadata}
-            about.update(psf=file.psf, psf_sigma=file.psf_sigma)
-            return PlainMaskedImage(*file.read(self.box), **about, **place)
+            image, variance, mask = file.read(self.box)
+            about: dict[str, Any] = {"unit": file.unit, "psf": file.psf, "psf_sigma": file.psf_sigma, **place}
+            return PlainMaskedImage(image, variance, mask, schema=file.schema, metadata=file.metadata, **about)
 
     def write_local_file(self, in_memory_dataset: PlainMaskedImage, uri: ResourcePath) -> None:
         """All of it; ValueError if a mask bit has no name."""
