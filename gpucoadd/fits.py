@@ -347,8 +347,8 @@ def describe(path: str, pool: Pool, recognise: _Recognise = recognise, *, as_wri
         headers = [hdu.header, files[0][0].header]
         shape, origin = (int(hdu.shape[0]), int(hdu.shape[1])), origin_of(path, hdu.header)
         middle = origin[0] + (shape[0] - 1) / 2, origin[1] + (shape[1] - 1) / 2
-        told = _card(headers, "PSFSIGMA") if as_written else None
-        sigma, psf = _known_psf(path, files[0], middle=middle, told=float(told) if _is_width(told) else math.nan)
+        told = _width(_card(headers, "PSFSIGMA")) if as_written else math.nan
+        sigma, psf = _known_psf(path, files[0], middle=middle, told=told)
         return Described(
             path=path,
             exposure=exposure,
@@ -442,15 +442,17 @@ def _known_psf(path: str, hdus: Any, *, middle: tuple[float, float], told: float
 
 def _told_sigma(headers: Sequence[Any]) -> float:
     """PSF width in pixels as the cards tell it, or NaN."""
-    sigma = _card(headers, "PSFSIGMA")
-    if _is_width(sigma):
-        return float(sigma)
-    fwhm = [value for name in _FWHM_CARDS if _is_width(value := _card(headers, name))]
-    return float(fwhm[0]) / FWHM_PER_SIGMA if fwhm else np.nan
+    sigma = _width(_card(headers, "PSFSIGMA"))
+    if math.isfinite(sigma):
+        return sigma
+    fwhm = [value for name in _FWHM_CARDS if math.isfinite(value := _width(_card(headers, name)))]
+    return fwhm[0] / FWHM_PER_SIGMA if fwhm else math.nan
 
 
-def _is_width(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < np.inf
+def _width(value: Any) -> float:
+    """The value of a card as a width, or NaN."""
+    is_width = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < np.inf
+    return float(value) if is_width else math.nan
 
 
 # ------------------------------------------------------------------------------------------------ several files

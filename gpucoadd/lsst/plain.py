@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ..backend import Array
 from ..exposures import Box
@@ -20,9 +20,14 @@ _REAL = ("uint8", "int16", "uint16", "int32", "float32", "float64")  # what FITS
 class _Placed:
     """What has pixels, a place in the parent frame and perhaps on the sky."""
 
-    shape: tuple[int, int]
     origin: tuple[int, int]
     wcs: Any
+    _plane: ClassVar[str] = "image"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) size in pixels."""
+        return getattr(self, self._plane).shape
 
     @property
     def bbox(self) -> Box:
@@ -194,6 +199,7 @@ class PlainMask(_Placed, Frozen):
     schema: MaskSchema
     origin: tuple[int, int]
     wcs: Any
+    _plane = "mask"
 
     def __init__(self, mask: Array, *, schema: MaskSchema, origin: tuple[int, int] = (0, 0), wcs: Any = None) -> None:
         _check_2d("mask", mask)
@@ -202,11 +208,6 @@ class PlainMask(_Placed, Frozen):
         if not schema.planes:
             raise ValueError("schema has no plane; it must name those of the mask, one at least")
         self._set(mask=mask, schema=schema, origin=check_pair("origin", origin), wcs=wcs)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(y, x) size in pixels."""
-        return self.mask.shape
 
     def cutout(self, box: Any) -> PlainMask:
         """The pixels of a box in the parent frame, as a view; TypeError or ValueError if it is not inside."""
@@ -251,11 +252,6 @@ class PlainImage(_Placed, Frozen):
         _check_2d("image", image)
         check_dtype("image", image, _REAL)
         self._set(image=image, origin=check_pair("origin", origin), wcs=wcs, unit=unit)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(y, x) size in pixels."""
-        return self.image.shape
 
     def cutout(self, box: Any) -> PlainImage:
         """The pixels of a box in the parent frame, as a view; TypeError or ValueError if it is not inside."""

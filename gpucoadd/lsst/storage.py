@@ -33,8 +33,6 @@ __all__ = [
     "butler_config",
 ]
 
-_ABOUT = {"bbox": "PlainBox", "wcs": "PlainWcs", "unit": "PlainText"}
-
 
 def butler_config() -> dict[str, Any]:
     """
@@ -51,30 +49,35 @@ def butler_config() -> dict[str, Any]:
     The formatters take the write parameter ``compression``: "none", "lossless", and "lossy" for masked images.
     """
     here, plain = "gpucoadd.lsst.storage", "gpucoadd.lsst.plain"
-    boxed = {"parameters": ["bbox"], "delegate": f"{here}.PlainDelegate"}
     planes = {"image": "PlainImage", "mask": "PlainMask", "variance": "PlainImage"}
-    about_psf = {"psf": "PlainPsf", "psf_sigma": "PlainNumber", "metadata": "StructuredDataDict"}
-    masked_image = {
-        "pytype": f"{plain}.PlainMaskedImage",
-        "converters": {"gpucoadd.images.MaskedImage": f"{plain}.PlainMaskedImage.of"},
-        "derivedComponents": {**planes, **_ABOUT, "schema": "PlainSchema", **about_psf},
+    about = {"bbox": "PlainBox", "wcs": "PlainWcs"}
+    told = {"unit": "PlainText", "psf": "PlainPsf", "psf_sigma": "PlainNumber", "metadata": "StructuredDataDict"}
+    components = {
+        "PlainMaskedImage": {**planes, **about, "schema": "PlainSchema", **told},
+        "PlainMask": {**about, "schema": "PlainSchema"},
+        "PlainImage": {**about, "unit": "PlainText"},
     }
-    mask = {"bbox": "PlainBox", "wcs": "PlainWcs", "schema": "PlainSchema"}
+    classes: dict[str, dict[str, Any]] = {
+        name: {
+            "pytype": f"{plain}.{name}",
+            "delegate": f"{here}.PlainDelegate",
+            "parameters": ["bbox"],
+            "derivedComponents": derived,
+        }
+        for name, derived in components.items()
+    }
+    classes["PlainMaskedImage"]["converters"] = {"gpucoadd.images.MaskedImage": f"{plain}.PlainMaskedImage.of"}
+    types = {
+        "PlainBox": "gpucoadd.exposures.Box",
+        "PlainNumber": "float",
+        "PlainPsf": "gpucoadd.point_spread.Psf",
+        "PlainSchema": "gpucoadd.masks.MaskSchema",
+        "PlainText": "str",
+        "PlainWcs": "astropy.wcs.WCS",
+    }
     return {
-        "storageClasses": {
-            "PlainMaskedImage": {**masked_image, **boxed},
-            "PlainMask": {"pytype": f"{plain}.PlainMask", "derivedComponents": mask, **boxed},
-            "PlainImage": {"pytype": f"{plain}.PlainImage", "derivedComponents": dict(_ABOUT), **boxed},
-            "PlainBox": {"pytype": "gpucoadd.exposures.Box"},
-            "PlainNumber": {"pytype": "float"},
-            "PlainPsf": {"pytype": "gpucoadd.point_spread.Psf"},
-            "PlainSchema": {"pytype": "gpucoadd.masks.MaskSchema"},
-            "PlainText": {"pytype": "str"},
-            "PlainWcs": {"pytype": "astropy.wcs.WCS"},
-        },
-        "datastore": {
-            "formatters": {name: f"{here}.{name}Formatter" for name in ("PlainMaskedImage", "PlainMask", "PlainImage")}
-        },
+        "storageClasses": {**classes, **{name: {"pytype": pytype} for name, pytype in types.items()}},
+        "datastore": {"formatters": {name: f"{here}.{name}Formatter" for name in components}},
     }
 
 
@@ -122,9 +125,9 @@ class PlainMaskedImageFormatter(_PlainFormatter):
             if component is not None:
                 unit = square_of(file.unit) if component == "variance" and file.unit is not None else file.unit
                 return PlainImage(file.plane(component, self.box), unit=unit, **place)
-            about: dict[str, Any] = {"schema": file.schema, "unit": file.unit, "metadata": file.metadata}
-            about.update(psf=file.psf, psf_sigma=file.psf_sigma)
-            return PlainMaskedImage(*file.read(self.box), **about, **place)
+            image, variance, mask = file.read(self.box)
+            about: dict[str, Any] = {"unit": file.unit, "psf": file.psf, "psf_sigma": file.psf_sigma, **place}
+            return PlainMaskedImage(image, variance, mask, schema=file.schema, metadata=file.metadata, **about)
 
     def write_local_file(self, in_memory_dataset: PlainMaskedImage, uri: ResourcePath) -> None:
         """All of it; ValueError if a mask bit has no name."""

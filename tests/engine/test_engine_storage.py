@@ -271,23 +271,6 @@ def test_headers_tell_the_rest(stored, warp, monkeypatch):
     assert_allclose(about["wcs"].wcs.crpix, warp.wcs.wcs.crpix)
 
 
-def test_tiles_outside_of_the_box_stay_unread(repo, data_id, tmp_path):
-    """A damaged pixel far away does no harm to a cutout: its tile is not decoded."""
-    pixels = np.arange(600 * 600, dtype=np.int32).reshape(600, 600)
-    path = tmp_path / "tiles.fits"
-    gpucoadd.fits.write_array(path, pixels, compression="lossless")
-    data = bytearray(path.read_bytes())
-    with fits.open(path) as hdus:
-        end = hdus[1].fileinfo()["datLoc"] + hdus[1].fileinfo()["datSpan"]
-        end -= -(-end // 2880) * 2880 - end
-    data[-6000:-3000] = 3000 * b"\xff"
-    path.write_bytes(bytes(data))
-    found = pieces.read_plane(path, box=Box(0, 0, 100, 100))
-    assert_array_equal(found.array, pixels[:100, :100])
-    with pytest.raises(ValueError, match=r"tiles\.fits.*cannot be decoded"):
-        pieces.read_plane(path)
-
-
 def test_files_of_other_layouts_are_read(repo, data_id, tmp_path):
     """A JWST-like file, ingested: sigmas are squared, NON_SCIENCE becomes NO_DATA."""
     path = tmp_path / "jwst.fits"
@@ -437,19 +420,3 @@ def test_truncated_file_is_told_of(repo, data_id, warp, name):
     reader = pieces.ImageFile if name == "PlainMaskedImage" else pieces.read_plane
     with pytest.raises(ValueError, match=r"\.fits is truncated"):
         reader(path)
-
-
-def test_a_mask_is_a_mask(tmp_path):
-    path = tmp_path / "a.fits"
-    gpucoadd.fits.write_array(path, np.zeros((4, 5), np.float32), extname="MASK")
-    with pytest.raises(ValueError, match=r"a\.fits: MASK holds floats"):
-        pieces.read_plane(path, name="MASK")
-    with pytest.raises(ValueError, match=r"a\.fits has no HDU IMAGE"):
-        pieces.read_plane(path)
-
-
-def test_unnamed_bits_of_a_file_name_it(tmp_path):
-    path = tmp_path / "a.fits"
-    gpucoadd.fits.write_mask(path, np.full((4, 5), 4, np.int32), schema=MaskSchema({"A": 1}))
-    with pytest.raises(ValueError, match=r"a\.fits: mask bits 2 are set but have no name"):
-        pieces.read_plane(path, name="MASK")
