@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,9 +172,15 @@ def find_artifacts(
 
 
 def search(
-    psf_matched: WarpStack, template: MaskedImage, config: CoaddConfig, ids: Sequence[Hashable], work: Work
+    psf_matched: WarpStack,
+    template: MaskedImage,
+    config: CoaddConfig,
+    ids: Sequence[Hashable],
+    work: Work,
+    *,
+    compared: Collection[Hashable] | None = None,
 ) -> Artifacts:
-    """`find_artifacts` without its checks."""
+    """`find_artifacts` without its checks; of the warps only those that are `compared`, if that is given."""
     n_epochs, shape = len(ids), psf_matched.shape[1:]
     xp = array_module(template.image)
     sigma = getattr(template, "psf_sigma", None)
@@ -183,7 +189,8 @@ def search(
     kinds = ("clipped", "no_data", "edge", *(("streak",) if config.finds_streaks else ()))
     bits = {kind: BitPlanes((n_epochs, *shape), xp) for kind in kinds}
     epoch_count, n_image = xp.zeros(shape, dtype=xp.int32), xp.zeros(shape, dtype=xp.int32)
-    where = {epoch: index for index, epoch in enumerate(psf_matched.epochs)}
+    present = psf_matched.epochs if compared is None else compared
+    where = {epoch: index for index, epoch in enumerate(psf_matched.epochs) if epoch in present}
     positions = [position for position, epoch in enumerate(ids) if epoch in where]
     indices = [where[ids[position]] for position in positions]
     for position in set(range(n_epochs)).difference(positions):

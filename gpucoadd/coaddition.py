@@ -11,7 +11,7 @@ The whole story: `coadd` from top to bottom, and `assemble`, the plain statistic
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,8 +109,8 @@ def coadd(
         template = _assemble(matched, config.template, work, step="template", keep_contributed=False)
         prepared = _prepared(stacked, config.stacking, work, "weighing")
         epochs = kept_epochs(stacked, prepared)
-        _check_psf_sigma(matched, epochs, config)
-        artifacts = search(matched, template, config, epochs, work)
+        _check_psf_sigma(matched, set(epochs) & set(template.epochs), config)
+        artifacts = search(matched, template, config, epochs, work, compared=template.epochs)
         reject = schema.known_bitmask(config.stacking.reject) | schema.bitmask("CLIPPED")
         edits = mask_edits(artifacts.by_plane, schema, config.stacking)
         masking: dict[str, Any] = {"reject": reject, "edits": edits}
@@ -208,6 +208,7 @@ def assemble_weighted(
     config: AssemblyConfig,
     reject: Sequence[str] | None = None,
     flags: Mapping[str, BitPlanes] | None = None,
+    clear: bool = True,
     detectors: Any = None,
     memory: int | None = None,
     threads: int | None = None,
@@ -227,6 +228,8 @@ def assemble_weighted(
         Planes that reject a sample; those of `config` when left out. Names that the masks do not have are skipped.
     flags : mapping of str to BitPlanes, optional
         Planes to be set in the warps' masks before they are used, such as `Artifacts.by_plane`.
+    clear : bool
+        As in `mask_edits`.
     detectors, memory, threads
         As in `coadd`.
 
@@ -248,7 +251,7 @@ def assemble_weighted(
     bits = schema.known_bitmask(config.reject if reject is None else reject)
     with using(stack_device(warps)), bounded(warps, work) as (stack, _, work):
         mapper = extras.mapper(stack, prepared, config, bits)
-        edits = mask_edits(flags or {}, schema, config)
+        edits = mask_edits(flags or {}, schema, config, clear=clear)
         made = combine(stack, prepared, config, schema, work, reject=bits, edits=edits, mapper=mapper, step="stacking")
         made = made._replace(mask=_finish_mask(made.mask, made.variance, schema))
         more = {"input_map": None if mapper is None else mapper.finish()}
@@ -324,7 +327,7 @@ def _prepared(warps: WarpStack, config: AssemblyConfig, work: Work, step: str) -
     return prepared
 
 
-def _check_psf_sigma(matched: WarpStack, epochs: tuple[Hashable, ...], config: CoaddConfig) -> None:
+def _check_psf_sigma(matched: WarpStack, epochs: Collection[Hashable], config: CoaddConfig) -> None:
     """PSF widths are needed for growing, smoothing the template and trails; say which is missing before the search."""
     if config.detection.grow_sigma == 0 and not (config.preserve_contained or config.finds_streaks):
         return
@@ -404,12 +407,11 @@ def _provenance(warps: WarpStack, prepared: Prepared, config: Any) -> dict[str, 
     return {"version": __version__, "config": as_names(config), "inputs": inputs}
 
 
-def mask_edits(flags: Mapping[str, BitPlanes], schema: MaskSchema, config: AssemblyConfig) -> list[MaskEdit]:
+def mask_edits(
+    flags: Mapping[str, BitPlanes], schema: MaskSchema, config: AssemblyConfig, *, clear: bool = True
+) -> list[MaskEdit]:
     """
     What makes the masks those that the final stack uses: planes set in the warps' own masks.
-
-    Where a twin has no data, the planes that reject are cleared first, so that such a pixel leaves neither SAT nor
-    REJECTED on the coadd, as in LSST.
 
     Parameters
     ----------
@@ -418,7 +420,10 @@ def mask_edits(flags: Mapping[str, BitPlanes], schema: MaskSchema, config: Assem
     schema : MaskSchema
         Planes that it lacks are left out.
     config : AssemblyConfig
+    clear : bool
+        Whether, where NO_DATA is set and rejects, the planes that reject are cleared first. So a pixel without data in
+        the twin leaves neither SAT nor REJECTED on an artifact-rejecting coadd, as in LSST.
     """
-    cleared = schema.known_bitmask(config.reject) if "NO_DATA" in config.reject else 0
+    cleared = schema.known_bitmask(config.reject) if clear and "NO_DATA" in config.reject else 0
     order = sorted(flags, key=lambda plane: plane != "NO_DATA")
     return [(flags[plane], ~cleared if plane == "NO_DATA" else -1, schema.known_bitmask((plane,))) for plane in order]

@@ -133,8 +133,8 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
     like : object
         Any that `from_lsst` takes; it is not modified.
     anew : bool
-        Whether all that an `lsst.afw` exposure has besides its pixels is left out but WCS, filter and calibration: for
-        a coadd, which must not have the PSF of one of its warps.
+        Whether all that `like` has besides its pixels is left out but WCS, filter and calibration: for a coadd, which
+        must not have the PSF of one of its warps. Of `lsst.images` it is a ``MaskedImage`` then.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def overwrite(exposure: Any, result: MaskedImage) -> None:
             "the same pixels"
         )
     if is_of_images(exposure):
-        exposure.mask = _images_mask(exposure.mask, to_host(result.mask), result.schema)
+        exposure.mask = _images_mask(exposure.mask, to_host(result.mask), result.schema, exposure.mask.bbox)
     else:
         write_mask(mask_of(exposure), result.mask, result.schema)
     image[...] = to_host(result.image)
@@ -241,13 +241,25 @@ def write_mask(target: Any, mask: Array, schema: MaskSchema) -> None:
     _set_by_name(target, to_host(mask), schema)
 
 
-def mask_given_back(mask: Array, schema: MaskSchema, like: Any) -> Any:
-    """The pixels of `mask` in a new mask of the kind of `like`, of `lsst.afw.image` or `lsst.images`, planes added."""
-    if hasattr(like, "getMaskPlaneDict"):
-        made = _copy(like)
-        write_mask(made, mask, schema)
-        return made
-    return _images_mask(like, to_host(mask), schema)
+def mask_given_back(mask: Array, schema: MaskSchema, like: Any, bbox: Any) -> Any:
+    """
+    The pixels of `mask` in a new mask of the kind of `like`, of `lsst.afw.image` or `lsst.images`, planes added.
+
+    Parameters
+    ----------
+    mask : array, shape (y, x), int32
+    schema : MaskSchema
+        Names of its bits.
+    like : object
+        It may have other pixels.
+    bbox : object
+        Those of `mask`, a box of the kind that `like` has.
+    """
+    if not hasattr(like, "getMaskPlaneDict"):
+        return _images_mask(like, to_host(mask), schema, bbox)
+    made = type(like)(bbox)
+    write_mask(made, mask, schema)
+    return made
 
 
 def mask_of(exposure: Any) -> Any:
@@ -346,13 +358,18 @@ def psf_of(exposure: Any) -> Any:
 
 
 def psf_sigma(exposure: Any) -> float:
-    """Determinant radius of the PSF in pixels, at its average position or in the middle; NaN if it is not known."""
+    """
+    Determinant radius of the PSF in pixels, at its average position or in the middle; NaN if it is not known.
+
+    It is told by the attribute `psf_sigma`, the PSF itself, or the entry PSFSIGMA of the metadata.
+    """
     told = getattr(exposure, "psf_sigma", None)
     if told is not None and math.isfinite(told):
         return float(told)
     psf = psf_of(exposure)
     if psf is None:
-        return math.nan
+        metadata = _first(exposure, ("getMetadata", "metadata"))
+        return float(metadata["PSFSIGMA"]) if metadata is not None and "PSFSIGMA" in metadata else math.nan
     if hasattr(psf, "computeShape"):
         at = (psf.getAveragePosition(),) if hasattr(psf, "getAveragePosition") else ()
         return float(psf.computeShape(*at).getDeterminantRadius())
@@ -458,7 +475,10 @@ def _copy(like: Any) -> Any:
 
 
 def _new_exposure(like: Any) -> Any:
-    """An exposure of the class of `like` with its pixels, WCS, filter and calibration, and nothing else."""
+    """An exposure of the kind of `like` with its pixels, WCS, filter and calibration, and nothing else."""
+    if is_of_images(like):
+        plain = next((kind for kind in type(like).__mro__ if kind.__name__ == "MaskedImage"), type(like))
+        return plain(like.image.copy(), mask=like.mask.copy(), variance=like.variance.copy())
     if not hasattr(like, "getMetadata"):
         return _copy(like)
     try:
@@ -481,14 +501,14 @@ def _plane_names(schema: Any) -> list[str]:
     return list(schema.names) if hasattr(schema, "names") else [plane.name for plane in schema if plane is not None]
 
 
-def _images_mask(like: Any, mask: np.ndarray, schema: MaskSchema) -> Any:
+def _images_mask(like: Any, mask: np.ndarray, schema: MaskSchema, bbox: Any) -> Any:
     """A mask of the class of `like`, of `lsst.images`, with its planes and those that `mask` uses besides."""
     known = list(like.schema)
     have = set(_plane_names(like.schema))
     plane = type(next(plane for plane in known if plane is not None))
     used = _used(mask, schema)
     missing = [plane(name, f"{name}, set by gpucoadd") for name in used if name not in have]
-    made = type(like)(0, schema=type(like.schema)([*known, *missing]), bbox=like.bbox)
+    made = type(like)(0, schema=type(like.schema)([*known, *missing]), bbox=bbox)
     _set_by_name(made, mask, schema)
     return made
 

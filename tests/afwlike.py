@@ -79,9 +79,13 @@ class Planes(dict):
 
 
 class Mask(Image):
-    def __init__(self, array, planes, xy0=(0, 0)):
+    """MaskX: of a box, or by its pixels."""
+
+    def __init__(self, array, planes=None, xy0=(0, 0)):
+        if isinstance(array, Box2I):
+            xy0, array = (array.getMinX(), array.getMinY()), np.zeros((array.getHeight(), array.getWidth()), np.int32)
         super().__init__(array, xy0)
-        self._planes = planes
+        self._planes = Planes() if planes is None else planes
 
     def getMaskPlaneDict(self):
         return dict(self._planes)

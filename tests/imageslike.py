@@ -38,8 +38,11 @@ class MaskSchema:
 
 
 class Image:
-    def __init__(self, array, unit=None, bbox=None):
+    def __init__(self, array, *, unit=None, bbox=None):
         self.array, self.unit, self.bbox = array, unit, bbox
+
+    def copy(self):
+        return type(self)(self.array.copy(), unit=self.unit, bbox=self.bbox)
 
 
 class Mask:
@@ -47,6 +50,11 @@ class Mask:
         n_bytes = -(-len(list(schema)) // 8)
         self.array = np.full((*bbox.shape, n_bytes), fill, np.uint8)
         self.schema, self.bbox = schema, bbox
+
+    def copy(self):
+        made = type(self)(0, schema=self.schema, bbox=self.bbox)
+        made.array[...] = self.array
+        return made
 
     def get(self, name):
         byte, bit = self.schema.where(name)
@@ -69,19 +77,32 @@ class Psf:
 
 
 class MaskedImage:
-    def __init__(self, image, variance, mask, *, bbox, unit=None, psf=None):
-        self.image, self.variance, self.mask = Image(image, unit), Image(variance), mask
-        self.bbox, self.unit, self.psf, self.sky_projection = bbox, unit, psf, "a projection"
+    def __init__(self, image, *, mask, variance, metadata=None):
+        self.image, self.variance, self.mask = image, variance, mask
+        self.metadata, self.sky_projection = dict(metadata or {}), "a projection"
 
     @classmethod
-    def of(cls, image, variance, flags, *, start, **more):
-        """From planes of flags by name, with a gap in the schema."""
+    def of(cls, image, variance, flags, *, start, unit=None, psf=None):
+        """From planes of flags by name, with a gap in the schema; a `VisitImage` if there is a PSF."""
         bbox = Box.from_shape(image.shape, start)
         first, *rest = [MaskPlane(name, "") for name in flags]
         mask = Mask(0, schema=MaskSchema([first, None, *rest]), bbox=bbox)
         for name, where in flags.items():
             mask.set(name, where)
-        return cls(image, variance, mask, bbox=bbox, **more)
+        planes = {"mask": mask, "variance": Image(variance, bbox=bbox)}
+        image = Image(image, unit=unit, bbox=bbox)
+        return MaskedImage(image, **planes) if psf is None else VisitImage(image, **planes, psf=psf)
+
+    @property
+    def bbox(self):
+        return self.image.bbox
+
+    @property
+    def unit(self):
+        return self.image.unit
+
+    def _more(self):
+        return {"metadata": self.metadata}
 
     def __getitem__(self, box):
         """View of a part of it."""
@@ -91,20 +112,22 @@ class MaskedImage:
         )
         mask = Mask(0, schema=self.mask.schema, bbox=box)
         mask.array = self.mask.array[part]
-        planes = self.image.array[part], self.variance.array[part], mask
-        return type(self)(*planes, bbox=box, unit=self.unit, psf=self.psf)
+        image, variance = (Image(plane.array[part], unit=plane.unit, bbox=box) for plane in (self.image, self.variance))
+        return type(self)(image, mask=mask, variance=variance, **self._more())
 
     def copy(self):
-        mask = Mask(0, schema=self.mask.schema, bbox=self.bbox)
-        mask.array[...] = self.mask.array
-        planes = self.image.array.copy(), self.variance.array.copy(), mask
-        return type(self)(*planes, bbox=self.bbox, unit=self.unit, psf=self.psf)
+        planes = {"mask": self.mask.copy(), "variance": self.variance.copy()}
+        return type(self)(self.image.copy(), **planes, **self._more())
 
     def cut(self, box):
         """Part of it: what a reader gives for a bbox."""
-        rows = slice(box.y.start - self.bbox.y.start, box.y.stop - self.bbox.y.start)
-        columns = slice(box.x.start - self.bbox.x.start, box.x.stop - self.bbox.x.start)
-        mask = Mask(0, schema=self.mask.schema, bbox=box)
-        mask.array[...] = self.mask.array[rows, columns]
-        planes = self.image.array[rows, columns].copy(), self.variance.array[rows, columns].copy(), mask
-        return type(self)(*planes, bbox=box, unit=self.unit, psf=self.psf)
+        return self[box].copy()
+
+
+class VisitImage(MaskedImage):
+    def __init__(self, image, *, mask, variance, psf, metadata=None):
+        super().__init__(image, mask=mask, variance=variance, metadata=metadata)
+        self.psf = psf
+
+    def _more(self):
+        return super()._more() | {"psf": self.psf}

@@ -97,3 +97,21 @@ def test_inexact_psf(xp):
     got = goldens.host(set_inexact_psf(xp.asarray(np.array([bits], np.int32)), schema))
     inexact = schema.bitmask("INEXACT_PSF")
     assert_array_equal(got, [[0, *(bit | inexact for bit in bits[1:4]), bits[4]]])
+
+
+def test_a_twin_without_pixels_is_none(xp):
+    """The template is not made of it, and nothing is compared with it: neither counts nor edges come from it."""
+    warps = goldens.warp_stack(GOLDEN, xp.asarray)
+    twins = warps.psf_matched
+    epoch = list(twins.epochs)[1]
+    image, mask = twins.image.copy(), twins.mask.copy()
+    image[1], mask[1] = np.nan, mask[1] | twins.schema.bitmask("EDGE")
+    about = {"schema": twins.schema, "psf_sigma": twins.psf_sigma, "epochs": twins.epochs, "origin": twins.origin}
+    blank = gpucoadd.WarpStack(image, twins.variance, mask, **about)
+    fewer = twins.select([other for other in twins.epochs if other != epoch])
+    with_blank, without = (gpucoadd.coadd(warps.with_source(warps.source, psf_matched=m)) for m in (blank, fewer))
+    for name, plane in host(without).items():
+        assert_array_equal(host(with_blank)[name], plane, err_msg=name)
+    for name in ("clipped", "no_data", "edge", "epoch_count", "n_image_matched"):
+        got, expected = (goldens.host(getattr(coadd, name)) for coadd in (with_blank, without))
+        assert_array_equal(got, expected, err_msg=name)

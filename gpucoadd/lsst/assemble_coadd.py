@@ -6,13 +6,16 @@ The statistical coadd as a task: LSST's stages, methods and datasets around the 
       run                the stack
       processResults     interpolation, bright objects
 
-Every stage can be called, or overridden, by itself; exposures are given back in the kind that the warps have.
+Every stage can be called, or overridden, by itself, and so can `findArtifacts` and `applyAltEdgeMask` of the
+artifact-rejecting task; exposures are given back in the kind that the warps have. The other methods are steps of these
+which are there to be called.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 from lsst.pipe.base import NoWorkFound, PipelineTask, Struct
@@ -21,7 +24,7 @@ from ..assembly_config import AssemblyConfig
 from ..bright_objects import mask_bright_objects
 from ..coaddition import assemble_weighted, mask_edits, set_inexact_psf, weigh
 from ..combination import ADDED_PLANES, edited_mask
-from ..exposures import Box, from_lsst, mask_of, overwrite, read_mask, write_mask
+from ..exposures import Box, as_box, from_lsst, mask_of, overwrite, read_mask, write_mask
 from ..images import MaskedImage, WarpStack
 from ..interpolation import interpolate
 from ..masks import MaskSchema
@@ -31,7 +34,7 @@ from .catalogues import bright_table, detector_table, pixel_wcs
 from .configs import AssembleCoaddConfig, assembly_options
 from .pixel_sets import origin_of
 from .results import coadd_exposure, count_image
-from .warps import Room, WarpRef, as_refs, data_key, stack_of
+from .warps import Room, WarpRef, as_refs, bytes_of_warp, check_units, data_key, stack_of
 
 
 class AssembleCoaddTask(PipelineTask):
@@ -47,17 +50,28 @@ class AssembleCoaddTask(PipelineTask):
 
     ConfigClass: ClassVar[Any] = AssembleCoaddConfig
     _DefaultName: ClassVar[str] = "assembleCoadd"
+    _clears = False  # whether a NO_DATA that is set clears other planes
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._check_overridden("applyAltMaskPlanes", "setInexactPsf", by="run")
         self._computing = self.config  # whose device, memory and threads hold
         self._cores: int | None = None
         self._memory: int | None = None
 
+    def _check_overridden(self, *names: str, by: str) -> None:
+        """TypeError if a method is overridden in vain: `by` does what it does for all epochs at once."""
+        for name in names:
+            if not getattr(type(self), name).__module__.startswith("gpucoadd."):
+                raise TypeError(
+                    f"{type(self).__name__} overrides {name}, which is there to be called and which {by} does not ask: "
+                    f"arrays of all epochs are worked on at once; override {by} instead"
+                )
+
     # ------------------------------------------------------------------------------------------------ the engine
 
     def runQuantum(self, butlerQC: Any, inputRefs: Any, outputRefs: Any) -> None:
-        """Read what the engine has for a patch, make the coadd and put it; nothing is put before all is made."""
+        """Read what the engine has for a patch, make the coadd, and then put it."""
         start = time.perf_counter()
         self._use(butlerQC.resources)
         data_id = butlerQC.quantum.dataId
@@ -81,11 +95,10 @@ class AssembleCoaddTask(PipelineTask):
         refs = {ref for some in warps.values() for ref in some}
         self.metadata["nWarps"] = len(warps["inputWarps"])
         self.metadata["nEpochs"] = len(prepared.warpRefList)
-        datasets = self._datasets(result, supplementary, outputRefs)
+        for dataset, ref in self._datasets(result, supplementary, outputRefs):
+            butlerQC.put(dataset, ref)
         self.metadata["secondsReading"] = sum(ref.seconds for ref in refs)
         self.metadata["seconds"] = time.perf_counter() - start
-        for dataset, ref in datasets:
-            butlerQC.put(dataset, ref)
 
     def _use(self, resources: Any) -> None:
         """Cores and memory that the engine has for the quantum, where the configuration names none."""
@@ -118,18 +131,21 @@ class AssembleCoaddTask(PipelineTask):
 
     def _open(self, inputs: dict[str, Any], skyInfo: Struct) -> dict[str, list[WarpRef]]:
         """The warps, whose pixels stay in memory between the stages as far as half of it allows."""
-        room = Room(check_memory(self._machine["memory"]) // 2)
-        names = [name for name in ("psfMatchedWarps", "inputWarps") if name in inputs]  # the first are read most often
-        return {name: as_refs(inputs[name], skyInfo.bbox, room) for name in names}
+        twins = inputs.get("psfMatchedWarps", ())
+        room = check_memory(self._machine["memory"]) // 2
+        for_twins = min(room, len(twins) * bytes_of_warp(as_box(skyInfo.bbox)))  # these are read most often
+        warps = {"inputWarps": as_refs(inputs["inputWarps"], skyInfo.bbox, Room(room - for_twins))}
+        return warps | ({"psfMatchedWarps": as_refs(twins, skyInfo.bbox, Room(for_twins))} if twins else {})
 
     def _makeSupplementaryData(self, skyInfo: Struct, warps: dict[str, list[WarpRef]]) -> Struct:
         """What `run` needs besides: nothing here."""
         return Struct()
 
-    def _datasets(self, result: Struct, supplementary: Struct, outputRefs: Any) -> list[tuple[Any, Any]]:
+    def _datasets(self, result: Struct, supplementary: Struct, outputRefs: Any) -> Iterator[tuple[Any, Any]]:
         """Everything to be put, with its place."""
-        wanted = [("coaddExposure", result.coaddExposure), ("nImage", result.nImage), ("inputMap", result.inputMap)]
-        return [(dataset, getattr(outputRefs, name)) for name, dataset in wanted if hasattr(outputRefs, name)]
+        for name in ("coaddExposure", "nImage", "inputMap"):
+            if hasattr(outputRefs, name):
+                yield getattr(result, name), getattr(outputRefs, name)
 
     # --------------------------------------------------------------------------------------------------------- stages
 
@@ -184,6 +200,7 @@ class AssembleCoaddTask(PipelineTask):
             stack = stack_of(refs, device=self._computing.device)
             prepared = weigh(stack, config=self._assembly, **self._machine)
             kept, weights = prepared.indices, prepared.weights
+            check_units([refs[index] for index in kept])
             for reason in prepared.dropped:
                 self.log.info("%s; left out", reason)
             for index, weight in zip(kept, weights, strict=True):
@@ -241,6 +258,7 @@ class AssembleCoaddTask(PipelineTask):
         if not warpRefList:
             raise NoWorkFound("there are no warps to coadd")
         refs = as_refs(warpRefList, skyInfo.bbox)
+        check_units(refs)
         wcs = pixel_wcs(skyInfo.wcs, refs[0].box.origin) if self.config.doInputMap else skyInfo.wcs
         stack = stack_of(refs, scalers=imageScalerList, wcs=wcs, device=self._computing.device)
         flags = self._flags(altMaskList, stack)
@@ -251,9 +269,12 @@ class AssembleCoaddTask(PipelineTask):
             config=options,
             reject=plane_names(mask, stack.schema),
             flags=flags,
+            clear=self._clears,
             detectors=detector_table(refs) if self.config.doInputMap else None,
             **self._machine,
         )
+        if flags and "CLIPPED" in flags:
+            self.metadata["nClippedPixels"] = int(flags["CLIPPED"].counts().sum())
         later = [("INTRP", options.interpolation.enabled), (options.bright_object_plane, options.mask_bright_objects)]
         planes = [plane for plane, wanted in later if wanted]  # that processResults sets
         matched = self.config.warpType == "psfMatched"
@@ -327,7 +348,8 @@ class AssembleCoaddTask(PipelineTask):
         ----------
         mask : object
         altMaskSpans : dict
-            Plane name to sets of pixels. Where NO_DATA is set and is one of badMaskPlanes, these are cleared first.
+            Plane name to sets of pixels. By `CompareWarpAssembleCoaddTask`, where NO_DATA is set and is one of
+            badMaskPlanes, these are cleared first.
 
         Returns
         -------
@@ -337,7 +359,7 @@ class AssembleCoaddTask(PipelineTask):
         pixels, schema = read_mask(mask)
         flags = as_flags([altMaskSpans], Box.of(pixels.shape, origin_of(mask)))
         schema = schema.with_planes(*flags)
-        edits = mask_edits(flags, schema, self._assembly)
+        edits = mask_edits(flags, schema, self._assembly, clear=self._clears)
         write_mask(mask, edited_mask(pixels, edits), schema)
         return mask
 
@@ -358,6 +380,7 @@ class AssembleCoaddTask(PipelineTask):
 
 def plane_names(mask: int | Sequence[str] | None, schema: MaskSchema) -> Sequence[str] | None:
     """Names of planes that are given as bits of a coadd's mask, or by name; None stays None."""
-    if mask is None or not isinstance(mask, int):
+    if not isinstance(mask, Integral):
         return mask
-    return [name for name, bit in schema.with_planes(*ADDED_PLANES).planes.items() if mask >> bit & 1]
+    bits = int(mask)
+    return [name for name, bit in schema.with_planes(*ADDED_PLANES).planes.items() if bits >> bit & 1]

@@ -8,7 +8,7 @@ The artifact-rejecting coadd as a task.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +22,12 @@ from ..coaddition import mask_edits
 from ..combination import ADDED_PLANES, edited_mask
 from ..exposures import Box, box_of, from_lsst, mask_of, native_box, psf_sigma, read_mask, write_mask
 from ..fits import write_array
-from ..images import MaskedImage
+from ..images import MaskedImage, WarpStack
 from .artifact_masks import ArtifactMasks, Table, edge_plane
 from .assemble_coadd import AssembleCoaddTask
-from .configs import CompareWarpAssembleCoaddConfig, coadd_options
-from .pixel_sets import box_around, in_layers, layer, origin_of
+from .config_names import coadd_options, values_without_effect
+from .configs import CompareWarpAssembleCoaddConfig
+from .pixel_sets import PixelSet, box_around, in_layers, layer, origin_of, spans_of
 from .results import mask_exposure
 from .warps import WarpRef, as_refs, data_key, epoch_ids, stack_of
 
@@ -41,6 +42,12 @@ class _Template(MaskedImage):
         super().__init__(*planes, schema=template.schema, origin=template.origin)
         self._set(psf_sigma=psf_sigma)
 
+    def alone(self) -> WarpStack:
+        """A stack of itself, an epoch that nobody asks for, where no warp has a twin."""
+        planes = (plane[None] for plane in (self.image, self.variance, self.mask))
+        about: dict[str, Any] = {"schema": self.schema, "origin": self.origin}
+        return WarpStack(*planes, psf_sigma=[self.psf_sigma], epochs=[object()], **about)
+
 
 class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
     """
@@ -53,11 +60,15 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
 
     ConfigClass: ClassVar[Any] = CompareWarpAssembleCoaddConfig
     _DefaultName: ClassVar[str] = "compareWarpAssembleCoadd"
+    _clears = True
 
     assembleStaticSkyModel: AssembleCoaddTask
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._check_overridden("prefilterArtifacts", "filterArtifacts", by="findArtifacts")
+        for name in values_without_effect(self.config):
+            self.log.warning("%s is not what LSST has by default, and has no effect here", name)
         self.makeSubtask("assembleStaticSkyModel")
         self.assembleStaticSkyModel._computing = self.config
         self._dataId: Any = None
@@ -76,8 +87,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
     def _makeSupplementaryData(self, skyInfo: Struct, warps: dict[str, list[WarpRef]]) -> Struct:
         """The template, and the PSF-matched warps that it is made of."""
         make = self.assembleStaticSkyModel
-        direct = make.config.warpType == "direct"
-        given = warps["inputWarps"] if direct else warps.get("psfMatchedWarps", [])
+        given = warps.get("psfMatchedWarps", [])
         prepared = make.prepareInputs(given, skyInfo.bbox)
         if not prepared.warpRefList:
             raise NoWorkFound(f"none of the {len(given)} warps can be used for the static-sky model")
@@ -86,15 +96,15 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         make.processResults(made.coaddExposure)
         return Struct(templateCoadd=made.coaddExposure, **lists)
 
-    def _datasets(self, result: Struct, supplementary: Struct, outputRefs: Any) -> list[tuple[Any, Any]]:
-        datasets = super()._datasets(result, supplementary, outputRefs)
+    def _datasets(self, result: Struct, supplementary: Struct, outputRefs: Any) -> Iterator[tuple[Any, Any]]:
+        yield from super()._datasets(result, supplementary, outputRefs)
         if hasattr(outputRefs, "templateCoadd"):
-            datasets.append((supplementary.templateCoadd, outputRefs.templateCoadd))
+            yield supplementary.templateCoadd, outputRefs.templateCoadd
         if hasattr(outputRefs, "artifactMasks"):
             places = {data_key(ref): ref for ref in outputRefs.artifactMasks}
-            masks = zip(result.warpRefList, self.artifactMasks(result.warpRefList, result.altMaskList), strict=True)
-            datasets += [(mask, places[data_key(ref)]) for ref, mask in masks]
-        return datasets
+            masks = self.artifactMasks(result.warpRefList, result.altMaskList)
+            for ref, mask in zip(result.warpRefList, masks, strict=True):
+                yield mask, places[data_key(ref)]
 
     # --------------------------------------------------------------------------------------------------------- stages
 
@@ -107,7 +117,8 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         weightList: Sequence[float],
         supplementaryData: Any,
         psfMatchedWarpRefList: Sequence[Any] | None = None,
-        **_: Any,
+        altMaskList: None = None,
+        mask: None = None,
     ) -> Struct:
         """
         The coadd before post-processing.
@@ -121,6 +132,8 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
             PSF-matched warps that it was made of. These are brought in the order of the direct ones by their data ids.
         psfMatchedWarpRefList : sequence of deferred warps, optional
             Not used: `supplementaryData` says which twins there are.
+        altMaskList, mask : None
+            Made here; to give them, override `findArtifacts`.
 
         Returns
         -------
@@ -133,16 +146,17 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         NoWorkFound
             If there are no warps.
         ValueError, TypeError
-            As of the base task; if a PSF width is missing.
+            As of the base task; if a PSF width is missing; if `altMaskList` or `mask` is given.
         """
+        if altMaskList is not None or mask is not None:
+            raise TypeError("altMaskList and mask are made here; override findArtifacts to have others")
         if not warpRefList:
             raise NoWorkFound("there are no warps to coadd")
         matched = as_refs(supplementaryData.warpRefList, skyInfo.bbox)
         scalers = getattr(supplementaryData, "imageScalerList", None) or [None] * len(matched)
         twins = {data_key(ref): (ref, scaler) for ref, scaler in zip(matched, scalers, strict=True)}
-        aligned = [twins.get(data_key(ref), (None, None)) for ref in warpRefList]
-        sigma = _sigma(supplementaryData.templateCoadd, matched)
-        found = self._find(supplementaryData.templateCoadd, sigma, *zip(*aligned, strict=True))
+        aligned, aligned_scalers = zip(*(twins.get(data_key(ref), (None, None)) for ref in warpRefList), strict=True)
+        found = self.findArtifacts(supplementaryData.templateCoadd, aligned, aligned_scalers)
         result = super().run(
             skyInfo,
             warpRefList=warpRefList,
@@ -152,7 +166,6 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
             mask=[*self.config.badMaskPlanes, "CLIPPED"],
         )
         self.applyAltEdgeMask(mask_of(result.coaddExposure), found)
-        self.metadata["nClippedPixels"] = int(found.artifacts.bits["clipped"].counts().sum())
         return result
 
     def findArtifacts(
@@ -164,6 +177,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         Parameters
         ----------
         templateCoadd : exposure
+            Where it does not tell the width of its PSF, that is the widest of the warps'.
         warpRefList : sequence of deferred PSF-matched warps, or None
             None for a direct warp without a twin.
         imageScalerList : sequence of None or float
@@ -171,33 +185,27 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         Returns
         -------
         ArtifactMasks
-            As a list of dicts.
+            As a list of dicts; `run` takes any such list.
 
         Raises
         ------
         ValueError
-            If there is no warp, or a PSF width is missing.
+            If a PSF width is missing.
         """
         refs = as_refs(warpRefList, native_box(templateCoadd))
-        sigma = _sigma(templateCoadd, [ref for ref in refs if ref is not None])
-        return self._find(templateCoadd, sigma, refs, imageScalerList)
-
-    def _find(
-        self, templateCoadd: Any, sigma: float, refs: Sequence[WarpRef | None], imageScalerList: Sequence[Any]
-    ) -> ArtifactMasks:
-        template = _Template(from_lsst(templateCoadd), sigma, self.config.device)
         present = {position: ref for position, ref in enumerate(refs) if ref is not None}
-        if not present:
-            raise ValueError(f"none of the {len(refs)} warps has a PSF-matched twin, so nothing can be compared")
+        template = _Template(from_lsst(templateCoadd), _sigma(templateCoadd, present.values()), self.config.device)
         names = epoch_ids(refs)
-        stack = stack_of(
-            list(present.values()),
-            scalers=[imageScalerList[position] for position in present],
-            epochs=[names[position] for position in present],
-            device=self.config.device,
-        )
-        config = coadd_options(self.config)
-        found = find_artifacts(stack, template, config=config, epochs=names, **self._machine)
+        if present:
+            stack = stack_of(
+                list(present.values()),
+                scalers=[imageScalerList[position] for position in present],
+                epochs=[names[position] for position in present],
+                device=self.config.device,
+            )
+        else:
+            stack = template.alone()
+        found = find_artifacts(stack, template, config=coadd_options(self.config), epochs=names, **self._machine)
         if self.config.saveCountIm:
             self._saveCountIm(found)
         return ArtifactMasks(found, box_of(templateCoadd), [None if ref is None else ref.row for ref in refs])
@@ -271,7 +279,16 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
             ]
             return np.logical_and.reduce(planes)
 
-        return _kept(spanSetList, box, keep)
+        def keep_all(labels: np.ndarray) -> np.ndarray:
+            return filter_artifacts(labels, count, n_image, config=config)
+
+        # What reaches outside of the image is not known to be inside of a source by its pixels within.
+        outside = [pixels for pixels in spanSetList if box_around([pixels], box) != box]
+        sources = [PixelSet(spans_of(footprint)) for footprint in excluded] if outside else []
+        kept = _kept(outside, box, keep_all)
+        kept = [pixels for pixels in kept if not any(source.contains(pixels) for source in sources)]
+        kept += _kept([pixels for pixels in spanSetList if not _is_among(pixels, outside)], box, keep)
+        return [pixels for pixels in spanSetList if _is_among(pixels, kept)]
 
     def applyAltEdgeMask(self, mask: Any, altMaskList: Sequence[Table | None]) -> None:
         """Set SENSOR_EDGE and INEXACT_PSF in the coadd's `mask`, in place, where any epoch has an EDGE."""
@@ -283,18 +300,16 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
             edge = edge_plane(altMaskList, Box.of(pixels.shape, origin_of(mask)))
         write_mask(mask, propagate_edges(pixels, edge[None], schema=schema), schema)
 
-    def artifactMasks(self, warpRefList: Sequence[WarpRef], altMaskList: Sequence[Table | None]) -> list[Any]:
-        """The mask of every direct warp with its alternative mask in it, in the kind that the warps have."""
+    def artifactMasks(self, warpRefList: Sequence[WarpRef], altMaskList: Sequence[Table | None]) -> Iterator[Any]:
+        """The mask of each direct warp with its alternative mask in it, in its kind, one after the other."""
         stack = stack_of(warpRefList)
         flags = self._flags(altMaskList, stack) or {}
         schema = stack.schema.with_planes(*ADDED_PLANES).with_planes(*flags)
         edits = mask_edits(flags, schema, self._assembly)
         rows = slice(0, stack.shape[1])
-        masks = []
         for epoch, ref in enumerate(warpRefList):
             mask = to_device(stack.source.read(epoch, rows)[2], self.config.device)
-            masks.append(mask_exposure(to_host(edited_mask(mask, edits, epoch)), schema, ref, wcs=stack.wcs))
-        return masks
+            yield mask_exposure(to_host(edited_mask(mask, edits, epoch)), schema, ref, wcs=stack.wcs)
 
 
 def _kept(sets: Sequence[Any], box: Box, keep: Any) -> list[Any]:
@@ -306,13 +321,17 @@ def _kept(sets: Sequence[Any], box: Box, keep: Any) -> list[Any]:
     return [pixels for position, pixels in enumerate(sets) if position in chosen]
 
 
+def _is_among(pixels: Any, sets: Sequence[Any]) -> bool:
+    return any(pixels is one for one in sets)
+
+
 def _window(inner: Box, outer: Box) -> tuple[slice, slice]:
     """Where `inner` is in an array of `outer`."""
     y, x = inner.y0 - outer.y0, inner.x0 - outer.x0
     return slice(y, y + inner.height), slice(x, x + inner.width)
 
 
-def _sigma(template: Any, refs: Sequence[WarpRef]) -> float:
+def _sigma(template: Any, refs: Iterable[WarpRef]) -> float:
     """Width of the template's PSF; the widest of the warps' where it does not tell."""
     sigma = psf_sigma(template)
     return max((psf_sigma(ref.row) for ref in refs), default=sigma) if np.isnan(sigma) else sigma

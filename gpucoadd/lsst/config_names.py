@@ -10,6 +10,7 @@ from lsst.pex.config import Config, ConfigurableInstance, FieldValidationError
 
 from .. import AssemblyConfig, CoaddConfig
 from ..arguments import read_options
+from ..options import leaves
 
 # Of the engine and of the tasks, not of the arithmetic. The factors of the zero-point scaling are refused with it.
 _NOT_OPTIONS = frozenset(
@@ -23,6 +24,14 @@ _NOT_OPTIONS = frozenset(
         "options",
         "scaleZeroPoint",
     }
+)
+
+
+# Of these only the defaults do what they do in LSST.
+_OF_LSST_ALONE = (
+    *(f"scaleWarpVariance.background.{name}" for name in ("statisticsProperty", "algorithm", "useApprox")),
+    *(f"detect.{name}" for name in ("doTempLocalBackground", "doTempWideBackground", "doApplyFlatBackgroundRatio")),
+    "detect.adjustBackground",
 )
 
 
@@ -42,21 +51,25 @@ def assembly_options(config: Config) -> AssemblyConfig:
 
 def coadd_options(config: Config) -> CoaddConfig:
     """
-    Options of `gpucoadd.coadd`, from a `CompareWarpAssembleCoaddConfig`; those in its field ``options`` come last.
+    Options of `gpucoadd.coadd`, from a `CompareWarpAssembleCoaddConfig` and its field ``options``.
 
     Raises
     ------
     ValueError
-        If a value, or values together, are not valid, or ``options`` names none.
+        If a value, or values together, are not valid; if ``options`` names none, or one that has a field of its own.
     """
-    names = dict(dotted_names(config))
     further = read_options(None, [f"{name}={text}" for name, text in config.options.items()])
-    return CoaddConfig.from_names({**{name: value for name, value in names.items() if name not in further}, **further})
+    fields = {".".join(path): lsst for path, lsst, _ in leaves(CoaddConfig()) if lsst is not None}
+    for name in further:
+        field = fields.get(name, name if name in fields.values() else None)
+        if field is not None:
+            raise ValueError(f"options: {name} has a field of its own, {field}; set that")
+    return CoaddConfig.from_names({**dict(dotted_names(config)), **further})
 
 
 def dotted_names(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every field of `config` and of what it holds, with a plain value, but for those that are no options."""
-    for name, field in config._fields.items():
+    for name, field in _known_fields(config).items():
         value = getattr(config, name)
         value = value.value if isinstance(value, ConfigurableInstance) else value
         if name in _NOT_OPTIONS:
@@ -65,6 +78,21 @@ def dotted_names(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from dotted_names(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field.toDict(config)
+
+
+def _known_fields(config: Config) -> dict[str, Any]:
+    """Fields that gpucoadd's class of a configuration has; what a class made of it elsewhere adds is its own affair."""
+    return _known_class(config)._fields
+
+
+def _known_class(config: Config) -> type[Config]:
+    return next((known for known in type(config).__mro__ if known.__module__.startswith("gpucoadd.")), type(config))
+
+
+def values_without_effect(config: Config) -> list[str]:
+    """Fields that change pixels in LSST and not here, and are off the default, with their values."""
+    values, usual = (dict(dotted_names(of)) for of in (config, _known_class(config)()))
+    return [f"{name}={values[name]!r}" for name in _OF_LSST_ALONE if values[name] != usual[name]]
 
 
 def check_options(config: Config, options: Callable[[], Any]) -> None:

@@ -100,7 +100,11 @@ class AssembleCoaddConfig(  # type: ignore[call-arg]
     )
     device = device_field()
     memory = RangeField(
-        doc="Bytes of warps held at once; None: what is free", dtype=int, default=None, optional=True, min=1
+        doc="Bytes a quantum may take; None: what the engine gives it (--memory-per-quantum), or half of the host's",
+        dtype=int,
+        default=None,
+        optional=True,
+        min=1,
     )
     threads = RangeField(
         doc="Threads; None: the cores that the engine gives",

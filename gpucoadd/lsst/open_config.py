@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+import numpy as np
 from lsst.pex.config import Config, Field, FieldValidationError
 from lsst.pex.config.callStack import getCallStack
 from lsst.pex.config.comparison import compareScalars, getComparisonName
@@ -18,13 +19,17 @@ from lsst.pex.config.comparison import compareScalars, getComparisonName
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether `value` comes back from its text, in a file that is saved."""
+def _as_plain(value: Any) -> Any:
+    """`value` in classes that come back from their text, in a file that is saved; TypeError if there are none."""
     if isinstance(value, (list, tuple)):
-        return all(_is_plain(item) for item in value)
+        return type(value)(_as_plain(item) for item in value)
     if isinstance(value, dict):
-        return all(_is_plain(item) for pair in value.items() for item in pair)
-    return isinstance(value, _PLAIN)
+        return {_as_plain(key): _as_plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) not in _PLAIN:
+        raise TypeError(type(value).__name__)
+    return value
 
 
 def _as_text(value: Any) -> str:
@@ -49,10 +54,12 @@ class AnyFields(Field):
         """Set field `name` of `instance`; FieldValidationError if it is frozen, or `value` cannot be saved."""
         if instance._frozen:
             raise FieldValidationError(self, instance, f"Cannot modify a frozen Config; {name} was to be {value!r}")
-        if not _is_plain(value):
+        try:
+            value = _as_plain(value)
+        except TypeError as error:
             raise FieldValidationError(
-                self, instance, f"{name} must be a number, text, list or dict of such, got {type(value).__name__}"
-            )
+                self, instance, f"{name} must be a number, text, list or dict of such, got {error}"
+            ) from None
         instance._storage[self.name][name] = value
         instance._history.setdefault(name, []).append((value, at or getCallStack(), label))
 

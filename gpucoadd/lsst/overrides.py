@@ -37,6 +37,14 @@ _DECORRELATION = (
 _MAP_REDUCE = tuple(f"Image{kind}" for kind in ("Mapper", "Reducer", "MapReduceTask", "MapReduceConfig")) + tuple(
     f"Image{kind}Config" for kind in ("Mapper", "Reducer")
 )
+# LSST's names of the configurations of subtasks.
+_SUBTASKS = {
+    "SourceDetectionConfig": "DetectionConfig",
+    "ScaleVarianceConfig": "ScaleVarianceConfig",
+    "MaskStreaksConfig": "MaskStreaksConfig",
+    "InterpImageConfig": "InterpImageConfig",
+    "HealSparseInputMapConfig": "InputMapConfig",
+}
 # Names that are gpucoadd.lsst's, by the modules that LSST has them in.
 _OURS = {
     "lsst.drp.tasks.assemble_coadd": _COADDS,
@@ -44,6 +52,13 @@ _OURS = {
     "lsst.ip.diffim.imageDecorrelation": _DECORRELATION,
     "lsst.ip.diffim.imageMapReduce": _MAP_REDUCE,
     "lsst.ip.diffim": (*_DECORRELATION, *_MAP_REDUCE),
+    "lsst.meas.algorithms": tuple(_SUBTASKS),
+    "lsst.meas.algorithms.detection": ("SourceDetectionConfig",),
+    "lsst.meas.algorithms.scaleVariance": ("ScaleVarianceConfig",),
+    "lsst.meas.algorithms.maskStreaks": ("MaskStreaksConfig",),
+    "lsst.pipe.tasks.scaleVariance": ("ScaleVarianceConfig",),
+    "lsst.pipe.tasks.interpImage": ("InterpImageConfig",),
+    "lsst.pipe.tasks.healSparseMapping": ("HealSparseInputMapConfig",),
 }
 
 
@@ -122,13 +137,20 @@ class _Shown(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return stand_in(path)
 
+    def __call__(self, *arguments: Any, **keywords: Any) -> None:
+        raise TypeError(
+            f"{self.__name__} cannot be called: it is not installed, and without it only names of classes and modules "
+            "can be used"
+        )
+
 
 def _ours(name: str) -> Any:
     """The class of gpucoadd.lsst of that name, or None; what it imports is not recorded as an import of the file."""
     recording = sys.meta_path
     sys.meta_path = [finder for finder in recording if not isinstance(finder, RecordingImporter)]
     try:
-        return getattr(importlib.import_module("gpucoadd.lsst"), name, None)
+        where = "gpucoadd.lsst.subtask_configs" if name in _SUBTASKS else "gpucoadd.lsst"
+        return getattr(importlib.import_module(where), _SUBTASKS.get(name, name), None)
     finally:
         sys.meta_path = recording
 

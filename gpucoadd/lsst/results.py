@@ -40,6 +40,8 @@ def coadd_exposure(coadd: Coadd, refs: Sequence[WarpRef], *, planes: Sequence[st
         psf = None if central is None else Psf(to_host(central[0]))
         return PlainMaskedImage(*host, **place, psf=psf, psf_sigma=coadd.psf_sigma)
     made = given_back(MaskedImage(*host, **place), refs[0].whole(), anew=True)
+    if is_of_images(made) and isinstance(getattr(made, "metadata", None), dict):
+        made.metadata["PSFSIGMA"] = coadd.psf_sigma
     if matched and hasattr(made, "setPsf"):
         made.setPsf(psf_of(max(refs, key=lambda ref: psf_sigma(ref.row)).row))
     return made
@@ -66,4 +68,4 @@ def mask_exposure(mask: np.ndarray, schema: MaskSchema, ref: WarpRef, *, wcs: An
     """The mask of a warp, in its kind, with other pixels."""
     if isinstance(ref.row, MaskedImage):
         return PlainMask(mask, schema=schema, origin=ref.box.origin, wcs=wcs)
-    return mask_given_back(mask, schema, ref.whole().mask)
+    return mask_given_back(mask, schema, ref.row.mask, ref.bbox)

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ from ..masks import MaskSchema
 from ..point_spread import Psf
 
 _BYTES_PER_PIXEL = 12  # image, variance, mask
+
+
+def bytes_of_warp(box: Box) -> int:
+    """What the pixels of a warp take in memory."""
+    return _BYTES_PER_PIXEL * box.width * box.height
 
 
 class Room:
@@ -77,6 +83,7 @@ class WarpRef:
         self.box = as_box(bbox)
         self.dataId = getattr(handle, "dataId", None)
         self.seconds = 0.0
+        self._lock = threading.Lock()
         self._planes: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self.row = self._get(self.box._replace(height=1))
         self.schema = from_lsst(self.row).schema
@@ -103,8 +110,9 @@ class WarpRef:
         start = time.perf_counter()
         planes = self._cut(from_lsst(self._get(box)), box)
         self.seconds += time.perf_counter() - start
-        if box == self.box and self._room.take(_BYTES_PER_PIXEL * box.width * box.height):
-            self._planes = planes
+        with self._lock:
+            if box == self.box and self._planes is None and self._room.take(bytes_of_warp(box)):
+                self._planes = planes
         return planes
 
     def _get(self, box: Box) -> Any:
@@ -204,14 +212,10 @@ def stack_of(
     Raises
     ------
     ValueError
-        If a warp is not in nJy, or does not cover the patch.
+        If there are more or fewer scalers than warps.
     TypeError
         If a scaler is no number.
     """
-    for ref in refs:
-        unit = unit_of(ref.row)
-        if unit != "nJy":
-            raise ValueError(f"warp {ref.dataId} must be in nJy (BUNIT, or unit), got {unit!r}; calibrate it before")
     stack = WarpStack.from_source(
         _RefSource(refs, schema or common_schema(refs)),
         schema=schema or common_schema(refs),
@@ -226,6 +230,14 @@ def stack_of(
     if any(factor != 1 for factor in factors):
         stack = stack.scaled(factors)
     return stack.to_device(device)
+
+
+def check_units(refs: Sequence[WarpRef]) -> None:
+    """ValueError if a warp is not in nJy."""
+    for ref in refs:
+        unit = unit_of(ref.row)
+        if unit != "nJy":
+            raise ValueError(f"warp {ref.dataId} must be in nJy (BUNIT, or unit), got {unit!r}; calibrate it before")
 
 
 def common_schema(refs: Sequence[WarpRef]) -> MaskSchema:
@@ -269,11 +281,13 @@ def _psf(ref: WarpRef) -> Psf | None:
 
 
 def _factors(scalers: Sequence[float | None] | None, n_warps: int) -> list[float]:
+    if scalers is not None and len(scalers) != n_warps:
+        raise ValueError(f"imageScalerList has {len(scalers)} entries but there are {n_warps} warps; give one for each")
     factors = [1.0 if scaler is None else scaler for scaler in scalers or [None] * n_warps]
     for factor in factors:
-        if not isinstance(factor, (int, float)) or not math.isfinite(factor):
+        if not isinstance(factor, Real) or not math.isfinite(factor):
             raise TypeError(
                 f"an image scaler must be None or a number, the factor of the warp's fluxes, got {factor!r}; one that "
                 "varies over the image is not supported"
             )
-    return factors
+    return [float(factor) for factor in factors]

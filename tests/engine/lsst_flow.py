@@ -81,8 +81,9 @@ def run_stages(golden, *, task=None, sky=None, handles=make_handles, **more):
     }
     result |= {"struct": struct, "exposure": struct.coaddExposure, "task": task}
     if not is_base:
-        found = struct.altMaskList.artifacts
+        found = getattr(struct.altMaskList, "artifacts", None)  # none where somebody made lists
         planes = ("template_footprints", "epoch_count", "n_image_matched", "clipped", "no_data", "edge")
-        result |= {name: host(getattr(found, name)) for name in ("variance_scale", *planes)}
+        for name in ("variance_scale", *planes) if found is not None else ():
+            result[name] = host(getattr(found, name))
         result |= {"template": from_lsst(model), "template_exposure": model}
     return SimpleNamespace(**result)

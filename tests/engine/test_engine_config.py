@@ -6,9 +6,10 @@ import math
 import pickle
 
 import goldens
+import numpy as np
 import pytest
 from config_tools import get, put
-from lsst.pex.config import FieldValidationError
+from lsst.pex.config import Field, FieldValidationError
 from lsst_defaults import BASE, COMPARE_WARP, DETECTION
 
 import gpucoadd
@@ -19,7 +20,7 @@ from gpucoadd.lsst import (
     assembly_options,
     coadd_options,
 )
-from gpucoadd.lsst.config_names import check_options
+from gpucoadd.lsst.config_names import check_options, dotted_names
 from gpucoadd.lsst.subtask_configs import DetectionConfig, SourceDetectionTask
 
 OURS = {"inputStorageClass": "ExposureF", "device": "auto", "memory": None, "threads": None}
@@ -263,12 +264,53 @@ def test_template_may_be_written():
 
 def test_further_options():
     config = put(CompareWarpAssembleCoaddConfig(), {"detect.minPixels": 9})
-    config.options = {"streaks.enabled": "true", "stacking.reject": '["BAD"]', "detection.threshold": "6"}
-    config.options["detect.minPixels"] = "2"
+    config.options = {"streaks.enabled": "true", "streaks.clip": "4"}
     config.validate()
     options = coadd_options(config)
-    assert options.streaks.enabled is True and options.stacking.reject == ("BAD",)
-    assert (options.detection.threshold, options.detection.min_pixels) == (6.0, 2)
+    assert options.streaks.enabled is True and options.streaks.clip == 4.0 and options.detection.min_pixels == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("stacking.reject", "badMaskPlanes"),
+        ("template.statistic", "assembleStaticSkyModel.statistic"),
+        ("detect.minPixels", "detect.minPixels"),
+        ("save_count_image", "saveCountIm"),
+    ],
+)
+def test_options_that_have_a_field(name, field):
+    config = CompareWarpAssembleCoaddConfig()
+    config.options = {name: "1"}
+    with pytest.raises(FieldValidationError, match=f"options: {name} has a field of its own, {field}; set that"):
+        config.validate()
+
+
+def test_configurations_made_of_ours():
+    class Detection(DetectionConfig):
+        another = Field(doc="Of somebody else", dtype=str, default="x")
+
+    class Mine(CompareWarpAssembleCoaddConfig):
+        extra = Field(doc="Of somebody else", dtype=int, default=3)
+
+    class Base(AssembleCoaddConfig):
+        extra = Field(doc="Of somebody else", dtype=int, default=3)
+
+    mine = put(Mine(), {"detect.minPixels": 9})
+    mine.validate()
+    assert coadd_options(mine) == coadd_options(put(CompareWarpAssembleCoaddConfig(), {"detect.minPixels": 9}))
+    Base().validate()
+    assert assembly_options(Base()) == assembly_options(AssembleCoaddConfig())
+    assert dict(dotted_names(Detection())) == dict(dotted_names(DetectionConfig()))
+
+
+def test_numbers_of_numpy_are_kept_as_pythons():
+    config = CompareWarpAssembleCoaddConfig()
+    config.select.x = [np.float64(3.5), {"n": np.int32(2)}]
+    assert config.select.x == [3.5, {"n": 2}] and type(config.select.x[0]) is float
+    again = CompareWarpAssembleCoaddConfig()
+    again.loadFromString(config.saveToString())
+    assert again.select.x == [3.5, {"n": 2}]
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,28 @@ def test_inside_a_full_stack(imported, config, tmp_path, monkeypatch):
         del lsst.drp
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "field"),
+    [
+        ("lsst.meas.algorithms", "SourceDetectionConfig", "detect"),
+        ("lsst.meas.algorithms.detection", "SourceDetectionConfig", "detectTemplate"),
+        ("lsst.pipe.tasks.scaleVariance", "ScaleVarianceConfig", "scaleWarpVariance"),
+        ("lsst.meas.algorithms.maskStreaks", "MaskStreaksConfig", "maskStreaks"),
+        ("lsst.pipe.tasks.interpImage", "InterpImageConfig", "interpImage"),
+        ("lsst.pipe.tasks.healSparseMapping", "HealSparseInputMapConfig", "inputMapper"),
+    ],
+)
+def test_configurations_of_subtasks_are_ours(module, name, field, config):
+    config.loadFromString(f"from {module} import {name}\nmade = {name}()\nconfig.{field} = made")
+    config.validate()
+    assert type(getattr(config, field).value).__module__ == "gpucoadd.lsst.subtask_configs"
+
+
+def test_functions_that_are_not_installed(config):
+    with pytest.raises(TypeError, match=r"lsst\.utils\.elsewhere\.find cannot be called: it is not installed"):
+        config.loadFromString("from lsst.utils.elsewhere import find\nfind()")
+
+
 def test_names_below_the_stand_ins():
     task = stand_ins.lsst.pipe.tasks.a.BTask
     assert task is stand_ins.stand_in("lsst.pipe.tasks.a.BTask") and issubclass(task, stand_ins.NotRun)

@@ -114,6 +114,9 @@ def test_sets_that_overlap_and_sets_outside(golden):
     mask = np.zeros((20, 20), np.int32)
     mask[4, 3:6] = 1 << golden.planes["SUSPECT"]
     exposure = lsst_flow.as_afw([np.ones((20, 20), np.float32)] * 2 + [mask], golden.planes, (0, 0), 1.0)
+    reaches = PixelSet([(4, -3, 5)])  # inside of a source where it is in the image, and outside of it beyond
+    assert task.filterArtifacts([reaches], np.ones((20, 20), int), n_image, [PixelSet([(4, 0, 9)])]) == [reaches]
+    assert task.filterArtifacts([reaches], np.ones((20, 20), int), n_image, [PixelSet([(4, -5, 9)])]) == []
     edge = PixelSet([(19, 19, 38)])  # 1 of 20 pixels is inside and good: not above the ratio of 0.05
     assert task.prefilterArtifacts([whole, part, outside, edge], exposure) == [whole]
     assert task.prefilterArtifacts([PixelSet([(19, 19, 37)])], exposure) != []
@@ -124,7 +127,7 @@ def test_lists_of_sets_give_what_the_flags_give(golden, done):
     lists = {name: getattr(struct, name) for name in ("warpRefList", "imageScalerList", "weightList")}
     tables = [dict(table) for table in struct.altMaskList]
     bits = sum(1 << golden.planes[name] for name in ("NO_DATA", "BAD", "SAT", "CLIPPED"))
-    for mask in (bits, ["NO_DATA", "BAD", "SAT", "CLIPPED"]):
+    for mask in (bits, np.int32(bits), ["NO_DATA", "BAD", "SAT", "CLIPPED"]):
         again = AssembleCoaddTask.run(task, lsst_flow.sky_info(golden), **lists, altMaskList=tables, mask=mask)
         task.applyAltEdgeMask(again.coaddExposure.mask, tables)
         task.processResults(again.coaddExposure)
@@ -137,14 +140,21 @@ def test_artifacts_that_somebody_changes_are_taken_as_changed(golden, done):
     x0, y0 = golden["in_xy0"].tolist()
 
     class MoreAndLess(CompareWarpAssembleCoaddTask):
-        def _find(self, *args):
-            found = super()._find(*args)
+        def findArtifacts(self, *args):
+            found = super().findArtifacts(*args)
             found[1]["CLIPPED"].append(PixelSet([(y0 + 60, x0 + 20, x0 + 40)]))
             found[0] = {**found[0], "CLIPPED": []}
             return found
 
-    task = MoreAndLess(config=lsst_flow.make_task(golden, doNImage=True).config)
-    result = lsst_flow.run_stages(golden, task=task)
+    class OfLists(MoreAndLess):
+        def findArtifacts(self, *args):
+            return [{name: list(sets) for name, sets in table.items()} for table in super().findArtifacts(*args)]
+
+    config = lsst_flow.make_task(golden, doNImage=True).config
+    result, again = (lsst_flow.run_stages(golden, task=kind(config=config)) for kind in (MoreAndLess, OfLists))
+    same(again, result)
+    clipped = [plane_of(table["CLIPPED"], Box.of(result.image.shape, (y0, x0))) for table in result.struct.altMaskList]
+    assert result.task.metadata["nClippedPixels"] == np.sum(clipped) != done.task.metadata["nClippedPixels"]
     clipped = result.mask >> result.schema.planes["CLIPPED"] & 1
     assert clipped[60, 20:41].all()
     assert result.n_image.sum() != done.n_image.sum()
@@ -168,8 +178,9 @@ def test_find_artifacts_by_itself(golden, done):
     without_psf.setPsf(None)  # then the widest warp's width
     found = task.findArtifacts(without_psf, refs, [None] * len(refs))
     assert_array_equal(found.artifacts.clipped, golden["out_alt_clipped"])
-    with pytest.raises(ValueError, match=r"none of the 2 warps has a PSF-matched twin"):
-        task.findArtifacts(done.template_exposure, [None, None], [None, None])
+    nothing = task.findArtifacts(done.template_exposure, [None, None], [None, None])
+    assert nothing.artifacts.no_data.all() and not nothing.artifacts.clipped.any()
+    assert [list(table) for table in nothing] == [["CLIPPED", "NO_DATA"]] * 2
 
 
 # ------------------------------------------------------------------------------------------------- kinds of exposures
@@ -215,9 +226,10 @@ def test_all_kinds_give_the_same(golden, done, make, handle, box):
     sky = SimpleNamespace(bbox=box(*golden["in_xy0"].tolist(), width, height), wcs=None)
     handles = functools.partial(lsst_flow.make_handles, make=make, handle=handle)
     result = lsst_flow.run_stages(golden, sky=sky, handles=handles)
-    assert type(result.exposure) is type(
-        handles(golden)[0].inMemoryDataset if handle is in_memory else handles(golden)[0].exposure
-    )
+    kinds = {as_plain: PlainMaskedImage, as_images: imageslike.MaskedImage, lsst_flow.as_afw: afwlike.Exposure}
+    assert type(result.exposure) is kinds[make], "and none of one warp, whose PSF it had"
+    if make is as_images:
+        assert result.template_exposure.metadata["PSFSIGMA"] == pytest.approx(max(golden["in_m_sigma"]), rel=1e-3)
     # the widths of PSFs that are measured on images are a little off, and so is nothing that depends on whole pixels
     same(result, done)
     assert_array_equal(result.n_image, done.n_image)
@@ -265,7 +277,7 @@ def test_artifact_masks(golden, done, make, handle):
     box = {as_images: imageslike.Box.from_shape((height, width), (y0, x0)), as_plain: Box(x0, y0, width, height)}
     bbox = box.get(make, afwlike.Box2I.of(x0, y0, width, height))
     handles = [lsst_flow.make_handles(golden, make=make, handle=handle)[n] for n in golden["out_used_epochs"]]
-    masks = done.task.artifactMasks(as_refs(handles, bbox), done.struct.altMaskList)
+    masks = list(done.task.artifactMasks(as_refs(handles, bbox), done.struct.altMaskList))
     assert len(masks) == len(handles)
     for epoch, mask in enumerate(masks):
         before = golden["in_mask"][golden["out_used_epochs"][epoch]]
@@ -321,6 +333,18 @@ def test_pixels_are_read_in_pieces_or_kept(golden, done):
         assert len(handle.boxes) == (0 if ref.kept else 1)
 
 
+def test_twins_are_kept_first(golden):
+    direct, twins = lsst_flow.make_handles(golden), lsst_flow.make_handles(golden, matched=True)
+    sky = lsst_flow.sky_info(golden)
+    plane = 12 * sky.bbox.getWidth() * sky.bbox.getHeight()
+    task = lsst_flow.make_task(golden, memory=2 * plane * (len(twins) + 2))
+    warps = task._open({"inputWarps": direct, "psfMatchedWarps": twins}, sky)
+    task.prepareInputs(warps["inputWarps"], sky.bbox)
+    task.prepareInputs(warps["psfMatchedWarps"], sky.bbox)
+    assert [ref.kept for ref in warps["psfMatchedWarps"]] == [True] * len(twins)
+    assert [ref.kept for ref in warps["inputWarps"]].count(True) == 2
+
+
 def test_warps_with_planes_of_their_own(golden):
     first, second = lsst_flow.make_handles(golden)[:2]
     shuffled = {name: 30 - bit for name, bit in golden.planes.items()} | {"OTHER": 3}
@@ -360,6 +384,9 @@ def test_fluxes_are_scaled(golden):
     )
     assert_array_equal(made.coaddExposure.image.array, expected.image)
     assert not np.array_equal(made.coaddExposure.image.array, plain.coaddExposure.image.array, equal_nan=True)
+    factors[1] = np.float32(2.0)
+    again = AssembleCoaddTask.run(task, sky, warpRefList=handles, imageScalerList=factors, weightList=[1.0] * 7)
+    assert_array_equal(again.coaddExposure.image.array, made.coaddExposure.image.array)
     for bad in ("two", float("nan"), object()):
         with pytest.raises(TypeError, match="an image scaler must be None or a number"):
             AssembleCoaddTask.run(task, sky, warpRefList=handles[:1], imageScalerList=[bad], weightList=[1.0])
@@ -425,6 +452,90 @@ def test_visits_are_chosen_in_their_order(golden):
     assert [ref.dataId["visit"] for ref in inputs["inputWarps"]] == [105, 101]
     has = golden["in_has_matched"]
     assert [ref.dataId["visit"] for ref in inputs["psfMatchedWarps"]] == [v for v in (105, 101) if has[v - 100]]
+
+
+def test_lists_that_do_not_fit(golden):
+    task, sky = lsst_flow.make_task(golden), lsst_flow.sky_info(golden)
+    lists = {"warpRefList": lsst_flow.make_handles(golden), "weightList": [1.0] * 7}
+    for scalers in ([], [None], [1.0] * 9):
+        with pytest.raises(ValueError, match=rf"imageScalerList has {len(scalers)} entries but there are 7 warps"):
+            AssembleCoaddTask.run(task, sky, **lists, imageScalerList=scalers)
+    for name in ("altMaskList", "mask"):
+        with pytest.raises(TypeError, match=r"altMaskList and mask are made here; override findArtifacts"):
+            task.run(sky, **lists, imageScalerList=[None] * 7, supplementaryData=None, **{name: [1]})
+    with pytest.raises(TypeError, match="altMaskLst"):
+        task.run(sky, **lists, imageScalerList=[None] * 7, supplementaryData=None, altMaskLst=[1])
+
+
+@pytest.mark.parametrize("name", ["prefilterArtifacts", "filterArtifacts", "applyAltMaskPlanes", "setInexactPsf"])
+def test_methods_that_would_be_overridden_in_vain(golden, name):
+    kind = type("Mine", (CompareWarpAssembleCoaddTask,), {name: lambda self, *args: None})
+    kind.__dict__[name].__module__ = "elsewhere"
+    with pytest.raises(TypeError, match=rf"Mine overrides {name}, which is there to be called"):
+        kind(config=lsst_flow.make_task(golden).config)
+
+
+def test_an_empty_warp_needs_no_unit(golden):
+    handles = lsst_flow.make_handles(golden)
+    handles[3].exposure.image.array[...] = np.nan
+    handles[3].exposure.getMetadata().pop("BUNIT")
+    prepared = lsst_flow.make_task(golden).prepareInputs(handles, lsst_flow.sky_info(golden).bbox)
+    assert [ref.dataId["visit"] for ref in prepared.warpRefList] == [100, 101, 102, 104, 105, 106]
+
+
+def test_values_that_lsst_alone_obeys_are_warned_of(golden, caplog):
+    lsst_flow.make_task(golden)
+    assert "has no effect here" not in caplog.text
+    lsst_flow.make_task(golden, **{"scaleWarpVariance.background.useApprox": True, "detect.doTempWideBackground": True})
+    assert "scaleWarpVariance.background.useApprox=True is not what LSST has by default" in caplog.text
+    assert "detect.doTempWideBackground=True" in caplog.text
+
+
+# --------------------------------------------------------------------------------------------------- as the arrays
+
+
+def flawed(golden, **planes):
+    """The golden without the pixels of some epochs, NaN with EDGE: ``twin=2`` of a twin, ``direct=1`` of a warp."""
+    arrays = {name: array.copy() for name, array in golden.arrays.items()}
+    for kind, epochs in planes.items():
+        prefix = "in_m_" if kind == "twin" else "in_"
+        for epoch in np.atleast_1d(epochs):
+            arrays[f"{prefix}image"][epoch] = np.nan
+            arrays[f"{prefix}mask"][epoch] |= golden.schema.bitmask("EDGE", "NO_DATA")
+    return golden._replace(arrays=arrays)
+
+
+@pytest.mark.parametrize(
+    "planes",
+    [{"twin": 2}, {"direct": 1}, {"twin": [0, 1, 2], "direct": [3, 4, 5, 6]}, {"twin": 2, "direct": 2}],
+    ids=["a twin without pixels", "a direct warp without pixels", "no epoch with both", "an epoch without pixels"],
+)
+def test_epochs_that_lack_one_of_the_two(golden, planes):
+    golden = flawed(golden, **planes)
+    result, coadd = lsst_flow.run_stages(golden), goldens.run(golden)
+    same(result, coadd)
+    assert_array_equal(result.n_image, coadd.n_image)
+    assert list(result.epochs) == list(coadd.epochs)
+    if planes == {"twin": 2}:
+        position = list(coadd.epochs).index(2)
+        assert coadd.no_data[position].all() and not coadd.edge[position].any()  # as an epoch without a twin
+
+
+def test_the_base_task_clears_nothing(golden):
+    planes = afwlike.Planes(golden.planes)
+    sat, no_data = 1 << planes["SAT"], 1 << planes["NO_DATA"]
+    table = {"NO_DATA": [PixelSet([(0, 0, 1)])]}
+    ones = [np.ones((2, 3), np.float32)] * 2
+    task = AssembleCoaddTask(config=AssembleCoaddTask.ConfigClass())
+    mask = afwlike.Mask(np.full((2, 3), sat, np.int32), planes)
+    task.applyAltMaskPlanes(mask, table)
+    assert_array_equal(mask.array[0], [sat | no_data, sat | no_data, sat])
+    exposures = [afwlike.Exposure.of(*ones, np.array([[bits, 0, 0], [0, 0, 0]], np.int32), planes) for bits in (sat, 0)]
+    sky = SimpleNamespace(bbox=afwlike.Box2I.of(0, 0, 3, 2), wcs=None)
+    lists = {"warpRefList": exposures, "imageScalerList": [None] * 2, "weightList": [1.0, 1.0]}
+    made = from_lsst(task.run(sky, **lists, altMaskList=[table, table]).coaddExposure)
+    assert made.mask[0, 0] == made.schema.bitmask("NO_DATA", "REJECTED", "INEXACT_PSF")
+    assert made.mask[0, 1] == made.schema.bitmask("NO_DATA")
 
 
 # ------------------------------------------------------------------------------------------------------ edits of masks
