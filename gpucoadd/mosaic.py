@@ -15,6 +15,7 @@ import numpy as np
 
 from . import primitives
 from .backend import Array, array_module, quiet, using
+from .boxes import Box
 from .cells import CellGrid
 from .images import Frozen, MaskedImage
 
@@ -126,7 +127,7 @@ class Mosaic:
         """
         planes = {"image": image, "variance": variance} | ({} if mask is None else {"mask": mask})
         array_module(mosaic=self._image, **planes)
-        window = self._window(box)
+        window = Box(*map(int, box)).within(Box.of(self._parent.shape, self._parent.origin))
         shape = self._image[window].shape
         for name, plane in planes.items():
             if plane.shape != shape:
@@ -219,17 +220,6 @@ class Mosaic:
                 self._variance /= self._count
         self._is_finished = True
         return self._image, self._variance
-
-    def _window(self, box: Sequence[int]) -> tuple[slice, slice]:
-        x0, y0, width, height = map(int, box)
-        row, column = y0 - self._parent.origin[0], x0 - self._parent.origin[1]
-        n_rows, n_columns = self._parent.shape
-        if min(row, column) < 0 or min(width, height) < 1 or row + height > n_rows or column + width > n_columns:
-            raise ValueError(
-                f"the box {_words(box)} is not inside the image, which is {self._parent.shape} (y, x) at origin "
-                f"{self._parent.origin}; boxes are x0, y0, width, height in parent coordinates"
-            )
-        return slice(row, row + height), slice(column, column + width)
 
 
 def map_cells(
@@ -431,15 +421,14 @@ def _check_types(image: object, grid: object) -> None:
 
 
 def cut(image: MaskedImage, box: Sequence[int]) -> MaskedImage:
-    """Copy of the pixels in a box (parent coordinates)."""
-    x0, y0, width, height = box
-    row, column = y0 - image.origin[0], x0 - image.origin[1]
-    window = slice(row, row + height), slice(column, column + width)
+    """Copy of the pixels in a box (parent coordinates); ValueError if it is not inside."""
+    inside = Box(*box)
+    window = inside.within(Box.of(image.shape, image.origin))
     cut_wcs = getattr(image.wcs, "slice", None)
     return MaskedImage(
         *(plane[window].copy() for plane in (image.image, image.variance, image.mask)),
         schema=image.schema,
-        origin=(y0, x0),
+        origin=inside.origin,
         wcs=cut_wcs(window) if callable(cut_wcs) else None,
         unit=image.unit,
     )

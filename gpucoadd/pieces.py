@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .exposures import Box, as_box
+from .boxes import Box, as_box
 from .fits import celestial_wcs, describe, origin_of
 from .layouts import Plane, as_float32, common_schema, decode, lone_mask, lone_plane, recognise, translate
 from .masks import MaskSchema
@@ -214,14 +214,7 @@ def inside(box: Any, whole: Box) -> tuple[slice, slice]:
     """
     if box is None:
         return slice(0, whole.height), slice(0, whole.width)
-    x0, y0, width, height = as_box(box)
-    y, x = y0 - whole.y0, x0 - whole.x0
-    if min(width, height) < 1 or min(y, x) < 0 or y + height > whole.height or x + width > whole.width:
-        raise ValueError(
-            f"the box x0={x0}, y0={y0}, width={width}, height={height} must hold a pixel and be inside of the image's, "
-            f"x0={whole.x0}, y0={whole.y0}, width={whole.width}, height={whole.height}"
-        )
-    return slice(y, y + height), slice(x, x + width)
+    return as_box(box).within(whole)
 
 
 def cutout_wcs(wcs: Any, piece: Sequence[slice]) -> Any:

@@ -511,11 +511,15 @@ def test_pixels_known_to_be_valid_give_the_same(reduce):
 @pytest.mark.parametrize(
     ("box", "shape", "match"),
     [
-        ((-1, 0, 4, 4), (4, 4), r"box \(-1, 0, 4, 4\) is not inside the image, which is \(10, 12\)"),
-        ((0, 4, 4, 4), (4, 4), "is not inside the image"),
-        ((9, 5, 4, 4), (4, 4), "is not inside the image"),
-        ((0, 12, 4, 4), (4, 4), "is not inside the image"),
-        ((0, 5, 0, 4), (4, 0), "is not inside the image"),
+        (
+            (-1, 0, 4, 4),
+            (4, 4),
+            "box x0=-1, y0=0, width=4, height=4 must .* the image's, x0=0, y0=5, width=12, height=10",
+        ),
+        ((0, 4, 4, 4), (4, 4), "must hold a pixel and be inside of the image"),
+        ((9, 5, 4, 4), (4, 4), "must hold a pixel and be inside of the image"),
+        ((0, 12, 4, 4), (4, 4), "must hold a pixel and be inside of the image"),
+        ((0, 5, 0, 4), (4, 0), "must hold a pixel and be inside of the image"),
         ((0, 5, 4, 3), (4, 3), r"image has shape \(4, 3\) but the box \(0, 5, 4, 3\) has \(3, 4\)"),
     ],
 )

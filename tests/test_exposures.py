@@ -8,21 +8,11 @@ from astropy import units
 from numpy.testing import assert_array_equal
 
 import gpucoadd
-from gpucoadd.exposures import (
-    Box,
-    as_box,
-    box_like,
-    box_of,
-    cut_out,
-    from_lsst,
-    given_back,
-    native_box,
-    psf_sigma,
-    psf_stamp,
-    read_mask,
-    stamp_at,
-    unit_of,
-)
+from gpucoadd.boxes import Box, as_box, box_like
+from gpucoadd.exposure_masks import read_mask
+from gpucoadd.exposure_parts import box_of, native_box, origin_of
+from gpucoadd.exposure_psfs import psf_sigma, psf_stamp, stamp_at
+from gpucoadd.exposures import cut_out, from_lsst, given_back, unit_of
 from gpucoadd.scenery import gaussian_psf
 
 SHAPE = (5, 7)
@@ -54,6 +44,7 @@ def test_boxes_of_all_kinds():
     for like in (afwlike.Box2I.of(0, 0, 1, 1), imageslike.Box.from_shape((1, 1), (0, 0)), Box(0, 0, 1, 1)):
         made = box_like(box, like)
         assert type(made) is type(like) and as_box(made) == box
+    assert box.center == (-18, 33) and Box(0, 0, 4, 1).center == (0, 1.5)
     with pytest.raises(TypeError, match="a box must be x0, y0, width, height or an object"):
         as_box("30 -20 7 5")
 
@@ -227,6 +218,12 @@ def test_an_image_of_a_class_that_fills_itself():
     image = Filling(*pixels(), schema=gpucoadd.MaskSchema.lsst())
     assert given_back(ours_ := ours(), image) == ("filled with", ours_)
     assert given_back(ours_, image, anew=True) is ours_
+
+
+def test_where_masks_and_images_begin():
+    for thing in (afw().mask, from_images().mask, from_images(), Box.of(SHAPE, (-20, 30))):
+        assert origin_of(thing) == (-20, 30)
+    assert origin_of(np.zeros(SHAPE)) == (0, 0)
 
 
 def test_errors_say_what_is_wanted():

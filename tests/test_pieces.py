@@ -8,7 +8,7 @@ from astropy.io import fits
 from numpy.testing import assert_array_equal
 
 from gpucoadd import MaskSchema, Psf, pieces, read_image, read_warps
-from gpucoadd.exposures import Box
+from gpucoadd.boxes import Box
 from gpucoadd.fits import read_provenance, write_array, write_mask, write_planes
 from gpucoadd.pieces import ImageFile, cutout_wcs, inside, read_plane
 

@@ -41,7 +41,7 @@ _WHERE: dict[str, str] = {
     "ImageReducer": "image_reducers",
     "ImageReducerConfig": "image_reducers",
     "OverridableConfig": "overrides",
-    "PixelSet": "pixel_sets",
+    "PixelSet": "loaded",
     "PlainImage": "storage",
     "PlainImageFormatter": "storage",
     "PlainMask": "storage",

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..artifacts import Artifacts
 from ..backend import array_module, to_device, to_host, using
-from ..exposures import Box
+from ..boxes import Box
+from ..pixel_sets import PixelSet, pieces, plane_of
 from ..planes import BitPlanes, Flags
-from .pixel_sets import PixelSet, like_sets, pieces, plane_of
+from .loaded import like_sets
 
 Table = Mapping[str, Sequence[Any]]
 

@@ -21,10 +21,13 @@ from typing import Any, ClassVar
 from lsst.pipe.base import NoWorkFound, PipelineTask, Struct
 
 from ..assembly_config import AssemblyConfig
+from ..boxes import Box, as_box
 from ..bright_objects import mask_bright_objects
 from ..coaddition import assemble_weighted, mask_edits, set_inexact_psf, weigh
 from ..combination import ADDED_PLANES, edited_mask
-from ..exposures import Box, as_box, from_lsst, mask_of, overwrite, read_mask, write_mask
+from ..exposure_masks import mask_of, read_mask, write_mask
+from ..exposure_parts import origin_of
+from ..exposures import from_lsst, overwrite
 from ..images import MaskedImage, WarpStack
 from ..interpolation import interpolate
 from ..masks import MaskSchema
@@ -32,7 +35,6 @@ from ..workers import check_memory
 from .artifact_masks import ArtifactMasks, Table, as_flags
 from .catalogues import bright_table, detector_table, pixel_wcs
 from .configs import AssembleCoaddConfig, assembly_options
-from .pixel_sets import origin_of
 from .results import coadd_exposure, count_image
 from .warps import Room, WarpRef, as_refs, bytes_of_warp, check_units, data_key, stack_of
 
@@ -380,7 +382,7 @@ class AssembleCoaddTask(PipelineTask):
 
 def plane_names(mask: int | Sequence[str] | None, schema: MaskSchema) -> Sequence[str] | None:
     """Names of planes that are given as bits of a coadd's mask, or by name; None stays None."""
-    if not isinstance(mask, Integral):
+    if not isinstance(mask, (int, Integral)):
         return mask
     bits = int(mask)
     return [name for name, bit in schema.with_planes(*ADDED_PLANES).planes.items() if bits >> bit & 1]

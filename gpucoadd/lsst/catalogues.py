@@ -9,7 +9,7 @@ from astropy.io.fits import Header
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from ..exposures import as_box
+from ..boxes import as_box
 from .warps import WarpRef, epoch_ids
 
 _SIZES = ("radius", "width", "height")

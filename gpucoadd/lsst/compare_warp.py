@@ -18,16 +18,20 @@ from lsst.pipe.base import NoWorkFound, Struct
 
 from ..artifacts import Artifacts, filter_artifacts, find_artifacts, prefilter_artifacts, propagate_edges
 from ..backend import to_device, to_host
+from ..boxes import Box
 from ..coaddition import mask_edits
 from ..combination import ADDED_PLANES, edited_mask
-from ..exposures import Box, box_of, from_lsst, mask_of, native_box, psf_sigma, read_mask, write_mask
+from ..exposure_masks import mask_of, read_mask, write_mask
+from ..exposure_parts import box_of, native_box, origin_of
+from ..exposure_psfs import psf_sigma
+from ..exposures import from_lsst
 from ..fits import write_array
 from ..images import MaskedImage, WarpStack
+from ..pixel_sets import PixelSet, box_around, in_layers, kept_sets, layer, spans_of
 from .artifact_masks import ArtifactMasks, Table, edge_plane
 from .assemble_coadd import AssembleCoaddTask
 from .config_names import coadd_options, values_without_effect
 from .configs import CompareWarpAssembleCoaddConfig
-from .pixel_sets import PixelSet, box_around, in_layers, layer, origin_of, spans_of
 from .results import mask_exposure
 from .warps import WarpRef, as_refs, data_key, epoch_ids, stack_of
 
@@ -36,6 +40,8 @@ _OUTSIDE = "OUTSIDE_IMAGE"
 
 class _Template(MaskedImage):
     """A template on a device, with the width of its PSF in pixels."""
+
+    psf_sigma: float
 
     def __init__(self, template: MaskedImage, psf_sigma: float, device: str) -> None:
         planes = (to_device(plane, device) for plane in (template.image, template.variance, template.mask))
@@ -238,14 +244,14 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         box = box_around(spanSetList, has)
         schema = image.schema.with_planes(_OUTSIDE)
         mask = np.full(box.shape, schema.bitmask(_OUTSIDE), dtype=np.int32)
-        mask[_window(has, box)] = image.mask
+        mask[has.within(box)] = image.mask
         prefilter = coadd_options(self.config).prefilter
         config = replace(prefilter, planes=(*prefilter.planes, _OUTSIDE))
 
         def keep(labels: np.ndarray) -> np.ndarray:
             return prefilter_artifacts(labels, mask, schema=schema, config=config)
 
-        return _kept(spanSetList, box, keep)
+        return kept_sets(spanSetList, box, keep)
 
     def filterArtifacts(
         self, spanSetList: Sequence[Any], epochCountImage: Any, nImage: Any, footprintsToExclude: Any = None
@@ -285,9 +291,9 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         # What reaches outside of the image is not known to be inside of a source by its pixels within.
         outside = [pixels for pixels in spanSetList if box_around([pixels], box) != box]
         sources = [PixelSet(spans_of(footprint)) for footprint in excluded] if outside else []
-        kept = _kept(outside, box, keep_all)
+        kept = kept_sets(outside, box, keep_all)
         kept = [pixels for pixels in kept if not any(source.contains(pixels) for source in sources)]
-        kept += _kept([pixels for pixels in spanSetList if not _is_among(pixels, outside)], box, keep)
+        kept += kept_sets([pixels for pixels in spanSetList if not _is_among(pixels, outside)], box, keep)
         return [pixels for pixels in spanSetList if _is_among(pixels, kept)]
 
     def applyAltEdgeMask(self, mask: Any, altMaskList: Sequence[Table | None]) -> None:
@@ -312,23 +318,8 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
             yield mask_exposure(to_host(edited_mask(mask, edits, epoch)), schema, ref, wcs=stack.wcs)
 
 
-def _kept(sets: Sequence[Any], box: Box, keep: Any) -> list[Any]:
-    """The sets of which ``keep(labels)``, a bool plane, has a pixel; sets that overlap are not shown together."""
-    chosen: set[int] = set()
-    for group in in_layers(sets):
-        labels = layer([sets[position] for position in group], box)
-        chosen.update(group[number - 1] for number in np.unique(labels[keep(labels)]).tolist())
-    return [pixels for position, pixels in enumerate(sets) if position in chosen]
-
-
 def _is_among(pixels: Any, sets: Sequence[Any]) -> bool:
     return any(pixels is one for one in sets)
-
-
-def _window(inner: Box, outer: Box) -> tuple[slice, slice]:
-    """Where `inner` is in an array of `outer`."""
-    y, x = inner.y0 - outer.y0, inner.x0 - outer.x0
-    return slice(y, y + inner.height), slice(x, x + inner.width)
 
 
 def _sigma(template: Any, refs: Iterable[WarpRef]) -> float:

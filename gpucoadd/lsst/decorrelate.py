@@ -23,8 +23,8 @@ from ..full_planes import (
     scaled_variance,
 )
 from ..spectra import fft_shape
-from .decorrelating import Exposures, corrected_psfs
 from .devices import device_field
+from .image_triples import Triple, corrected_psfs
 from .overrides import OverridableConfig
 
 
@@ -140,7 +140,7 @@ class DecorrelateALKernelTask(Task):
         ImportError, RuntimeError
             If the device of the configuration is not there.
         """
-        given = Exposures(scienceExposure, templateExposure, subtractedExposure, psfMatchingKernel)
+        given = Triple(scienceExposure, templateExposure, subtractedExposure, psfMatchingKernel)
         made = given.decorrelated(
             config=DecorrelationConfig.from_lsst(lsst_names(self.config), spatially_varying=False),
             device=self.config.device,

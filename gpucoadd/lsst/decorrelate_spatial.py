@@ -13,14 +13,16 @@ from lsst.utils.timer import timeMethod
 from ..backend import array_module
 from ..decorrelation_config import IGNORED_PLANES, DecorrelationConfig
 from ..decorrelation_steps import all_nan
-from ..exposures import box_of, cut_out, from_lsst, given_back, psf_stamp
+from ..exposure_parts import box_of
+from ..exposure_psfs import psf_stamp
+from ..exposures import cut_out, from_lsst, given_back
 from ..images import MaskedImage
 from .decorrelate import DecorrelateALKernelConfig, DecorrelateALKernelTask, lsst_names, mean_of
-from .decorrelating import Exposures, corrected_psfs
 from .devices import device_field
 from .image_map_reduce import ImageMapReduceConfig, ImageMapReduceTask, fwhm_of
 from .image_mappers import ImageMapper
 from .image_reducers import ImageReducer
+from .image_triples import Triple, corrected_psfs
 from .overrides import OverridableConfig
 from .stamp_sources import ByPosition
 
@@ -183,7 +185,7 @@ class DecorrelateALKernelSpatialTask(Task):
         ImportError, RuntimeError
             If the device of the configuration is not there; RuntimeError also if boxes cannot be made even.
         """
-        given = Exposures(scienceExposure, templateExposure, subtractedExposure, psfMatchingKernel)
+        given = Triple(scienceExposure, templateExposure, subtractedExposure, psfMatchingKernel)
         self._log_variances(given)
         mode = {"templateMatched": templateMatched, "preConvMode": preConvMode, "preConvKernel": preConvKernel}
         cells = self.config.decorrelateMapReduceConfig
@@ -207,7 +209,7 @@ class DecorrelateALKernelSpatialTask(Task):
         self.metadata["n_cells"] = len(made.cells.inner)
         return Struct(correctedExposure=exposure, exposure=exposure, correctedPsf=psf)
 
-    def _map_reduced(self, given: Exposures, mode: dict[str, Any]) -> Any:
+    def _map_reduced(self, given: Triple, mode: dict[str, Any]) -> Any:
         """What `ImageMapReduceTask` makes of the difference; the mask is that of the difference."""
         task = ImageMapReduceTask(config=self.config.decorrelateMapReduceConfig)
         result = task.run(
@@ -230,7 +232,7 @@ class DecorrelateALKernelSpatialTask(Task):
         """Clipped mean of the variance plane of an exposure; `gpucoadd.variance_mean` tells more."""
         return mean_of(exposure, self.config.ignoreMaskPlanes)
 
-    def _log_variances(self, given: Exposures) -> None:
+    def _log_variances(self, given: Triple) -> None:
         if self.log.isEnabledFor(logging.INFO):
             means = [self.computeVarianceMean(each) for each in (given.science, given.template)]
             self.log.info("Variance of the whole image (science, template): (%g, %g)", *means)

@@ -11,10 +11,13 @@ from lsst.pex.config import ChoiceField, ConfigurableField, Field, ListField
 from lsst.pipe.base import Struct, Task
 from lsst.utils.timer import timeMethod
 
+from ..boxes import Box, as_box, box_like
 from ..cell_pictures import draw_boxes
 from ..cells import CellGrid
 from ..decorrelation_config import IGNORED_PLANES
-from ..exposures import Box, as_box, box_like, box_of, cut_out, native_box, psf_sigma
+from ..exposure_parts import box_of, native_box
+from ..exposure_psfs import psf_sigma
+from ..exposures import cut_out
 from ..psf import FWHM_PER_SIGMA
 from .image_mappers import ImageMapper
 from .image_reducers import ImageReducer

@@ -10,8 +10,12 @@ from lsst.pex.config import ChoiceField, ListField
 from lsst.pipe.base import Struct, Task
 
 from ..backend import Array
+from ..boxes import Box, as_box
 from ..cells import CellGrid
-from ..exposures import Box, as_box, box_of, from_lsst, given_back, psf_stamp, stamp_at, translated
+from ..exposure_masks import translated
+from ..exposure_parts import box_of
+from ..exposure_psfs import psf_stamp, stamp_at
+from ..exposures import from_lsst, given_back
 from ..images import MaskedImage
 from ..mosaic import CompositePsf, Mosaic
 from .overrides import OverridableConfig
@@ -116,17 +120,13 @@ def _member(number: int, result: Any) -> tuple[Array, Box]:
     sub, psf, box = (getattr(result, name, None) for name in ("subExposure", "psf", "bbox"))
     if sub is not None:
         box = box_of(sub)
-        stamp = psf_stamp(sub, _middle(box))
+        stamp = psf_stamp(sub, box.center)
         if stamp is not None:
             return stamp, box
     elif psf is not None and box is not None:
         box = as_box(box)
-        return stamp_at(psf, *_middle(box)), box
+        return stamp_at(psf, *box.center), box
     raise TypeError(
         f"the mapper's result for cell {number} has no PSF; for a composite one it must be a Struct with a subExposure "
         "that has a PSF, or with psf and bbox"
     )
-
-
-def _middle(box: Box) -> tuple[float, float]:
-    return box.y0 + (box.height - 1) / 2, box.x0 + (box.width - 1) / 2

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..backend import Array
-from ..exposures import Box
+from ..boxes import Box
 from ..images import Frozen, MaskedImage, check_dtype, check_pair, check_schema
 from ..masks import MaskSchema
 from ..pieces import cutout_wcs, inside
@@ -91,8 +91,7 @@ class PlainMaskedImage(_Placed, MaskedImage):
             raise TypeError(f"psf must be a gpucoadd.Psf, got {type(psf).__name__}; Psf(stamp) makes one of an image")
         sigma = math.nan if psf_sigma is None else float(psf_sigma)
         if math.isnan(sigma) and psf is not None:
-            (y0, x0), (n_rows, n_columns) = self.origin, self.shape
-            sigma = psf.moments(y0 + (n_rows - 1) / 2, x0 + (n_columns - 1) / 2)[0]
+            sigma = psf.moments(*self.bbox.center)[0]
         self._set(psf=psf, psf_sigma=sigma, metadata=dict(metadata or {}))
 
     @classmethod
@@ -239,6 +238,13 @@ class PlainImage(_Placed, Frozen):
         If `image` has another dtype, which FITS would not give back.
     ValueError
         If `image` is not 2-d.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> counts = PlainImage(np.arange(6, dtype=np.int32).reshape(2, 3), origin=(5, 7))
+    >>> counts.cutout((8, 5, 2, 1)).image.tolist()
+    [[1, 2]]
     """
 
     image: Array

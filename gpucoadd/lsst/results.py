@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,13 @@ import numpy as np
 
 from ..backend import to_host
 from ..coadds import Coadd
-from ..exposures import given_back, is_of_images, mask_given_back, psf_of, psf_sigma
+from ..exposure_masks import mask_given_back
+from ..exposure_psfs import psf_of, psf_sigma
+from ..exposures import given_back, is_of_images
 from ..images import MaskedImage
 from ..masks import MaskSchema
 from ..point_spread import Psf
+from .loaded import loaded_afw
 from .plain import PlainImage, PlainMask, PlainMaskedImage
 from .warps import WarpRef
 
@@ -54,8 +56,8 @@ def count_image(coadd: Coadd, ref: WarpRef) -> Any:
     ``ImageU`` of `lsst.afw`, which is loaded if the warp is of it, an image of `lsst.images`, else a `PlainImage`.
     """
     counts = to_host(coadd.n_image)
-    afw = sys.modules.get("lsst.afw.image")
-    if afw is not None and type(ref.row).__module__.startswith("lsst.afw"):
+    afw = loaded_afw("image", ref.row)
+    if afw is not None:
         image = afw.ImageU(ref.bbox)
         image.array[...] = counts
         return image

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Any
 
 import numpy as np
 
 from ..backend import Array
-from ..exposures import psf_of, stamp_at
+from ..exposure_psfs import psf_of, stamp_at
+from .loaded import loaded_afw
 
 _LOCK = threading.Lock()  # cells are corrected in several threads; kernels and PSFs of afw keep what was asked last
 
@@ -88,7 +88,7 @@ class KernelStamps:
         with _LOCK:
             if hasattr(self._kernel, "compute_kernel_image"):
                 return stamp_at(self._kernel, y, x)
-            image = _blank(self._kernel.getDimensions())
+            image = _blank(self._kernel)
             self._kernel.computeImage(image, False, x=x, y=y)
             return np.array(image.array, dtype=np.float64)
 
@@ -126,7 +126,7 @@ class _Image:
         self.array = np.zeros((dimensions.getY(), dimensions.getX()))
 
 
-def _blank(dimensions: Any) -> Any:
-    """An image for a kernel to fill; a kernel of `lsst.afw` wants one of its own, and then that module is loaded."""
-    afw = sys.modules.get("lsst.afw.image")
-    return _Image(dimensions) if afw is None else afw.ImageD(dimensions)
+def _blank(kernel: Any) -> Any:
+    """An image for a kernel to fill; one of `lsst.afw` wants one of its own, and then that module is loaded."""
+    afw = loaded_afw("image", kernel)
+    return (_Image if afw is None else afw.ImageD)(kernel.getDimensions())

@@ -18,7 +18,11 @@ from typing import Any
 import numpy as np
 
 from ..backend import Array
-from ..exposures import Box, as_box, box_like, box_of, from_lsst, psf_of, psf_sigma, psf_stamp, translated, unit_of
+from ..boxes import Box, as_box, box_like
+from ..exposure_masks import translated
+from ..exposure_parts import box_of
+from ..exposure_psfs import psf_of, psf_sigma, psf_stamp
+from ..exposures import from_lsst, unit_of
 from ..images import MaskedImage, WarpStack
 from ..masks import MaskSchema
 from ..point_spread import Psf
@@ -134,14 +138,10 @@ class WarpRef:
 
     def _cut(self, exposure: MaskedImage, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Planes of `box`, of an exposure that may have more pixels."""
-        has = box_of(exposure)
-        y, x = box.y0 - has.y0, box.x0 - has.x0
-        if y < 0 or x < 0 or y + box.height > has.height or x + box.width > has.width:
-            raise ValueError(
-                f"warp {self.dataId} has the pixels {tuple(has)} (x0, y0, width, height) but {tuple(box)} are wanted; "
-                "all warps must cover the patch"
-            )
-        window = slice(y, y + box.height), slice(x, x + box.width)
+        try:
+            window = box.within(box_of(exposure))
+        except ValueError as error:
+            raise ValueError(f"warp {self.dataId}: {error}; all warps must cover the patch") from None
         planes = exposure.image, exposure.variance
         image, variance = (plane[window].astype(np.float32, copy=False) for plane in planes)
         return image, variance, exposure.mask[window]

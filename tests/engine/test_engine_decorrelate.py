@@ -368,6 +368,7 @@ def test_afw_fills_an_image_of_its_own(monkeypatch):
             assert type(image) is ImageD
             return super().computeImage(image, doNormalize, x, y)
 
+    Strict.__module__ = "lsst.afw.math"
     monkeypatch.setitem(sys.modules, "lsst.afw.image", SimpleNamespace(ImageD=ImageD))
     images = [as_afw(seed) for seed in range(3)]
     stamp = KERNEL[1:, :]  # rows and columns must not be mixed up

@@ -16,7 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import gpucoadd
 from gpucoadd import MaskedImage, MaskSchema, Psf, pieces
-from gpucoadd.exposures import Box, psf_sigma, psf_stamp
+from gpucoadd.boxes import Box
+from gpucoadd.exposure_psfs import psf_sigma, psf_stamp
 from gpucoadd.lsst import PlainImage, PlainMask, PlainMaskedImage, butler_config
 from gpucoadd.simulate import simulate_night
 

@@ -6,14 +6,14 @@ What comes in may be either: sets are read by the attributes that both have.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from ..exposures import Box
+from .boxes import Box
+from .exposure_parts import origin_of
 
 _ALL_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
@@ -41,6 +41,9 @@ class Span(NamedTuple):
 class PixelSet:
     """
     A set of pixels.
+
+    `getArea`, `getBBox`, `indices`, `contains` and `setMask` are there for whoever has the sets of a task: as those of
+    ``SpanSet``, but that `getBBox` gives a `Box`, and `indices` counts in the parent frame.
 
     Parameters
     ----------
@@ -190,12 +193,24 @@ def pieces(plane: np.ndarray, origin: tuple[int, int], *, diagonal: bool) -> lis
     return [PixelSet(runs[some] + offset) for some in np.split(order, ends[:-1]) if len(some)]
 
 
-def like_sets(sets: list[PixelSet], exposure: Any) -> list[Any]:
-    """The sets as ``SpanSet`` where `exposure` is of `lsst.afw`, which is loaded then; else as they are."""
-    afw = sys.modules.get("lsst.afw.geom")
-    if afw is None or not type(exposure).__module__.startswith("lsst.afw"):
-        return list(sets)
-    return [afw.SpanSet([afw.Span(*map(int, span)) for span in pixels.spans]) for pixels in sets]
+def kept_sets(sets: Sequence[Any], box: Box, keep: Callable[[np.ndarray], np.ndarray]) -> list[Any]:
+    """
+    Those of the sets that have a pixel which a rule keeps, in their order.
+
+    Parameters
+    ----------
+    sets : sequence of pixel sets
+        They may overlap; those that do are not shown to the rule together.
+    box : Box
+        Of the planes.
+    keep : callable
+        Of an int32 plane as `layer` makes it, the bool plane of the pixels to keep.
+    """
+    chosen: set[int] = set()
+    for group in in_layers(sets):
+        labels = layer([sets[position] for position in group], box)
+        chosen.update(group[number - 1] for number in np.unique(labels[keep(labels)]).tolist())
+    return [pixels for position, pixels in enumerate(sets) if position in chosen]
 
 
 def _runs(plane: np.ndarray) -> np.ndarray:
@@ -206,12 +221,3 @@ def _runs(plane: np.ndarray) -> np.ndarray:
     rows, starts = np.nonzero(steps == 1)
     stops = np.nonzero(steps == -1)[1]
     return np.column_stack([rows, starts, stops - 1])
-
-
-def origin_of(target: Any) -> tuple[int, int]:
-    """(y, x) of the first pixel of a mask or an image; (0, 0) if it does not tell."""
-    if hasattr(target, "getXY0"):
-        point = target.getXY0()
-        return int(point.getY()), int(point.getX())
-    y, x = getattr(target, "origin", (0, 0))
-    return int(y), int(x)

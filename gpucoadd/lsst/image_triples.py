@@ -9,7 +9,8 @@ from ..backend import Array, array_module, is_host, to_host
 from ..decorrelation import Decorrelated, decorrelate
 from ..decorrelation_config import DecorrelationConfig
 from ..decorrelation_inputs import middle
-from ..exposures import from_lsst, given_back, psf_stamp
+from ..exposure_psfs import psf_stamp
+from ..exposures import from_lsst, given_back
 from ..images import MaskedImage
 from ..mosaic import CompositePsf
 from ..point_spread import Psf
@@ -20,7 +21,7 @@ from .stamp_sources import kernel_source, psf_source
 logger = logging.getLogger(__name__)
 
 
-class Exposures(NamedTuple):
+class Triple(NamedTuple):
     """Science image, template, their difference, and the kernel that matched the two."""
 
     science: Any

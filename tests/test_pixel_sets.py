@@ -1,6 +1,5 @@
 """Sets of pixels, ours and those with the attributes of afw's."""
 
-import sys
 import types
 
 import afwlike
@@ -9,9 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
-from gpucoadd.exposures import Box
-from gpucoadd.lsst import PixelSet
-from gpucoadd.lsst.pixel_sets import box_around, in_layers, layer, like_sets, pieces, plane_of, spans_of
+from gpucoadd.boxes import Box
+from gpucoadd.pixel_sets import PixelSet, box_around, in_layers, kept_sets, layer, pieces, plane_of, spans_of
 
 BOX = Box(-3, 40, 11, 9)
 
@@ -81,20 +79,23 @@ def test_boxes_containment_and_layers():
     assert PixelSet([(1, 0, 0), (0, 0, 0)]) == PixelSet([(0, 0, 0), (1, 0, 0)])
 
 
+def test_sets_that_overlap_are_judged_apart():
+    one, two, three = PixelSet([(0, 0, 3)]), PixelSet([(0, 3, 5)]), PixelSet([(0, 5, 5)])
+    shown = []
+
+    def keep(labels):
+        shown.append(labels[0].tolist())
+        return np.arange(7)[None] == 5
+
+    kept = kept_sets([one, two, three], Box(0, 0, 7, 1), keep)
+    assert len(kept) == 2 and kept[0] is two and kept[1] is three
+    assert shown == [[1, 1, 1, 1, 0, 2, 0], [0, 0, 0, 1, 1, 1, 0]]
+    assert kept_sets([], Box(0, 0, 7, 1), keep) == []
+
+
 def test_bits_are_set_in_a_mask():
     mask = afwlike.Mask(np.full((3, 4), 1, np.int32), afwlike.Planes(), xy0=(10, 20))
     PixelSet([(21, 8, 11), (99, 0, 4)]).setMask(mask, 1 << 4)
     expected = np.full((3, 4), 1)
     expected[1, :2] |= 16
     assert_array_equal(mask.array, expected)
-
-
-def test_span_sets_of_afw_where_it_is_loaded(monkeypatch):
-    sets = [PixelSet([(4, 7, 9)])]
-    assert like_sets(sets, object()) == sets
-    monkeypatch.setitem(sys.modules, "lsst.afw.geom", afwlike)
-    exposure = type("ExposureF", (), {"__module__": "lsst.afw.image"})()
-    (made,) = like_sets(sets, exposure)
-    assert isinstance(made, afwlike.SpanSet)
-    assert_array_equal(spans_of(made), [(4, 7, 9)])
-    assert like_sets(sets, object()) == sets
