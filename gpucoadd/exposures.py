@@ -82,7 +82,7 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
     Returns
     -------
     object
-        For a `MaskedImage` `result` itself, unless the class has a method ``filled`` that makes one of its own of it.
+        For a `MaskedImage` what its method `with_planes` makes; `result` itself with `anew`.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def given_back(result: MaskedImage, like: Any, *, anew: bool = False) -> Any:
         If the shapes differ.
     """
     if isinstance(like, MaskedImage):
-        return like.filled(result) if hasattr(like, "filled") and not anew else result
+        planes = result.image, result.variance, result.mask
+        return result if anew else like.with_planes(*planes, schema=result.schema)
     made = _new_exposure(like) if anew else _copy(like)
     overwrite(made, result)
     return made

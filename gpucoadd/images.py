@@ -121,6 +121,41 @@ class MaskedImage(Frozen):
         """(y, x) size in pixels."""
         return self.image.shape
 
+    def with_planes(
+        self, image: Array, variance: Array, mask: Array, *, schema: MaskSchema | None = None
+    ) -> MaskedImage:
+        """
+        Other values of the same pixels, in the same unit.
+
+        Parameters
+        ----------
+        image, variance : array, shape (y, x), float32 or float64
+        mask : array, shape (y, x), int32
+        schema : MaskSchema, optional
+            Of `mask`; that of this image when left out.
+
+        Returns
+        -------
+        MaskedImage
+            With origin, WCS and unit of this one, and nothing else that a class may have besides.
+
+        Raises
+        ------
+        TypeError
+            As when one is made.
+        ValueError
+            Likewise, and if the shape is not that of this image.
+        """
+        self._check_covers(image)
+        place: dict[str, Any] = {"origin": self.origin, "wcs": self.wcs, "unit": self.unit}
+        return MaskedImage(image, variance, mask, schema=schema or self.schema, **place)
+
+    def _check_covers(self, image: Array) -> None:
+        if image.shape != self.shape:
+            raise ValueError(
+                f"the new planes have shape {image.shape} but the image {self.shape}; both must cover the same pixels"
+            )
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.image.shape}, origin={self.origin}, unit={self.unit!r})"
 

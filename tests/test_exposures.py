@@ -102,7 +102,10 @@ def test_other_byte_order_and_order_of_axes():
 
 def test_our_own_comes_back_as_it_is():
     ours = gpucoadd.MaskedImage(*pixels(), schema=gpucoadd.MaskSchema.lsst(), origin=(1, 2))
-    assert from_lsst(ours) is ours and given_back(ours, ours) is ours
+    assert from_lsst(ours) is ours
+    back = given_back(ours, ours)
+    assert back.image is ours.image and back.variance is ours.variance and back.mask is ours.mask
+    assert (back.origin, back.schema) == (ours.origin, ours.schema)
     assert box_of(ours) == Box(2, 1, 7, 5)
     assert read_mask(ours)[0] is ours.mask
 
@@ -210,14 +213,27 @@ def test_a_psf_at_a_position():
         stamp_at(stamp, 9.0, 8.0)
 
 
-def test_an_image_of_a_class_that_fills_itself():
-    class Filling(gpucoadd.MaskedImage):
-        def filled(self, image):
-            return "filled with", image
+def test_an_image_of_a_class_that_has_more():
+    class Named(gpucoadd.MaskedImage):
+        def with_planes(self, *planes, schema=None):
+            return "named", *planes, schema
 
-    image = Filling(*pixels(), schema=gpucoadd.MaskSchema.lsst())
-    assert given_back(ours_ := ours(), image) == ("filled with", ours_)
-    assert given_back(ours_, image, anew=True) is ours_
+    image, result = Named(*pixels(), schema=gpucoadd.MaskSchema.lsst()), ours()
+    got = given_back(result, image)
+    assert got[0] == "named" and got[-1] is result.schema
+    assert got[1] is result.image and got[2] is result.variance and got[3] is result.mask
+    assert given_back(result, image, anew=True) is result
+
+
+def test_other_planes_of_the_same_pixels():
+    image, other = ours(), [plane + 1 for plane in pixels()]
+    made = image.with_planes(*other)
+    assert made.image is other[0] and made.variance is other[1] and made.mask is other[2]
+    assert (made.schema, made.origin, made.wcs, made.unit) == (image.schema, image.origin, image.wcs, image.unit)
+    more = image.schema.with_planes("SATELLITE")
+    assert image.with_planes(*other, schema=more).schema == more
+    with pytest.raises(ValueError, match=r"shape \(2, 7\) but the image \(5, 7\); both must cover"):
+        image.with_planes(*(plane[:2] for plane in other))
 
 
 def test_where_masks_and_images_begin():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lsst.pex.config import ChoiceField, ListField
@@ -16,7 +16,6 @@ from ..exposure_masks import translated
 from ..exposure_parts import box_of
 from ..exposure_psfs import psf_stamp, stamp_at
 from ..exposures import from_lsst, given_back
-from ..images import MaskedImage
 from ..mosaic import CompositePsf, Mosaic
 from .overrides import OverridableConfig
 
@@ -84,9 +83,11 @@ class ImageReducer(Task):
             {"reducer.reduceOperation": config.reduceOperation, "reducer.badMaskPlanes": list(config.badMaskPlanes)}
         )
         cells = [from_lsst(_exposure(number, result)) for number, result in enumerate(mapperResults)]
-        whole = _with_planes(from_lsst(exposure), itertools.chain.from_iterable(cell.schema for cell in cells))
+        parent = from_lsst(exposure)
+        schema = parent.schema.with_planes(*itertools.chain.from_iterable(cell.schema for cell in cells))
+        whole = parent.with_planes(parent.image, parent.variance, parent.mask, schema=schema)
         mosaic = Mosaic(whole, grid)
-        bits = whole.schema.planes
+        bits = schema.planes
         for cell in cells:
             mask = translated(cell.mask, cell.schema, {name: bits[name] for name in cell.schema})
             mosaic.add(box_of(cell), cell.image, cell.variance, mask)
@@ -101,13 +102,6 @@ def _exposure(number: int, result: Any) -> Any:
             'with an exposure of that name (reduceOperation = "none" takes anything)'
         )
     return sub
-
-
-def _with_planes(image: MaskedImage, names: Iterable[str]) -> MaskedImage:
-    """`image` whose schema also has the planes `names`."""
-    schema = image.schema.with_planes(*names)
-    planes = image.image, image.variance, image.mask
-    return MaskedImage(*planes, schema=schema, origin=image.origin, wcs=image.wcs, unit=image.unit)
 
 
 def _composite(results: Sequence[Any]) -> CompositePsf:

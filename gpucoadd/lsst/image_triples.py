@@ -89,21 +89,14 @@ class Triple(NamedTuple):
         """
         difference = from_lsst(self.difference)
         stays = not is_host(array_module(difference.image))
-        result = MaskedImage(
-            made.image if stays else to_host(made.image),
-            made.variance if stays else to_host(made.variance),
-            difference.mask.copy(),
-            schema=difference.schema,
-            origin=difference.origin,
-            wcs=difference.wcs,
-            unit=difference.unit,
-        )
+        image, variance = (plane if stays else to_host(plane) for plane in (made.image, made.variance))
+        planes = image, variance, difference.mask.copy()
         if psf is not None and isinstance(difference, PlainMaskedImage):
             try:
-                return difference.filled(result, psf=Psf(psf))
+                return difference.with_planes(*planes, psf=Psf(psf))
             except ValueError as error:
                 logger.warning("the PSF of the difference is kept, since the corrected one cannot be: %s", error)
-        return given_back(result, self.difference)
+        return given_back(difference.with_planes(*planes), self.difference)
 
 
 def corrected_psfs(made: Decorrelated, *, score: bool) -> tuple[Array | None, Any]:

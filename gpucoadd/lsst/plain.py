@@ -95,9 +95,9 @@ class PlainMaskedImage(_Placed, MaskedImage):
         self._set(psf=psf, psf_sigma=sigma, metadata=dict(metadata or {}))
 
     @classmethod
-    def of(cls, image: MaskedImage) -> PlainMaskedImage:
-        """The same pixels as those of a `MaskedImage`, such as a coadd, whose `psf_sigma` is kept."""
-        psf = getattr(image, "psf", None)
+    def of(cls, image: MaskedImage, *, psf: Psf | None = None, psf_sigma: float | None = None) -> PlainMaskedImage:
+        """The pixels of a `MaskedImage`, and where they are not given its PSF and `psf_sigma`, such as a coadd has."""
+        own = getattr(image, "psf", None)
         return cls(
             image.image,
             image.variance,
@@ -106,8 +106,8 @@ class PlainMaskedImage(_Placed, MaskedImage):
             origin=image.origin,
             wcs=image.wcs,
             unit=image.unit,
-            psf=psf if isinstance(psf, Psf) else None,
-            psf_sigma=getattr(image, "psf_sigma", None),
+            psf=own if psf is None and isinstance(own, Psf) else psf,
+            psf_sigma=getattr(image, "psf_sigma", None) if psf_sigma is None else psf_sigma,
             metadata=getattr(image, "metadata", None),
         )
 
@@ -121,45 +121,37 @@ class PlainMaskedImage(_Placed, MaskedImage):
             If it is no box, or not inside.
         """
         piece, place = self._piece(box)
-        return PlainMaskedImage(
-            self.image[piece],
-            self.variance[piece],
-            self.mask[piece],
-            schema=self.schema,
-            unit=self.unit,
-            psf=self.psf,
-            psf_sigma=self.psf_sigma,
-            metadata=self.metadata,
-            **place,
-        )
+        image, variance, mask = self.image[piece], self.variance[piece], self.mask[piece]
+        return PlainMaskedImage(image, variance, mask, schema=self.schema, **self._about(), **place)
 
-    def filled(self, image: MaskedImage, *, psf: Psf | None = None) -> PlainMaskedImage:
+    def with_planes(
+        self, image: Array, variance: Array, mask: Array, *, schema: MaskSchema | None = None, psf: Psf | None = None
+    ) -> PlainMaskedImage:
         """
-        The pixels of `image`, with the metadata and the PSF of this one.
+        Other values of the same pixels, with the metadata and the PSF of this one.
 
         Parameters
         ----------
-        image : MaskedImage
+        image, variance : array, shape (y, x), float32
+        mask : array, shape (y, x), int32
+        schema : MaskSchema, optional
+            Of `mask`; that of this image when left out.
         psf : Psf, optional
             Another PSF; its width is measured.
 
         Raises
         ------
         TypeError, ValueError
-            As when one is made.
+            As of `MaskedImage.with_planes`, and as when one is made.
         """
-        return PlainMaskedImage(
-            image.image,
-            image.variance,
-            image.mask,
-            schema=image.schema,
-            origin=image.origin,
-            wcs=image.wcs,
-            unit=image.unit,
-            psf=self.psf if psf is None else psf,
-            psf_sigma=self.psf_sigma if psf is None else None,
-            metadata=self.metadata,
-        )
+        self._check_covers(image)
+        about = self._about() | ({} if psf is None else {"psf": psf, "psf_sigma": None})
+        place: dict[str, Any] = {"origin": self.origin, "wcs": self.wcs}
+        return PlainMaskedImage(image, variance, mask, schema=schema or self.schema, **about, **place)
+
+    def _about(self) -> dict[str, Any]:
+        """What there is besides planes and place."""
+        return {"unit": self.unit, "psf": self.psf, "psf_sigma": self.psf_sigma, "metadata": self.metadata}
 
     def part(self, name: str) -> PlainImage | PlainMask:
         """One of the planes "image", "variance" and "mask" with its place on the sky."""

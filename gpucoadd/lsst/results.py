@@ -35,13 +35,12 @@ def coadd_exposure(coadd: Coadd, refs: Sequence[WarpRef], *, planes: Sequence[st
         Whether the warps are PSF-matched, and the widest PSF among them is that of the coadd.
     """
     host = [to_host(plane) for plane in (coadd.image, coadd.variance, coadd.mask)]
-    schema = coadd.schema.with_planes(*planes)
-    place: dict[str, Any] = {"schema": schema, "origin": coadd.origin, "wcs": coadd.wcs, "unit": coadd.unit}
+    pixels = coadd.with_planes(*host, schema=coadd.schema.with_planes(*planes))
     if isinstance(refs[0].row, MaskedImage):
         central = coadd.central_psf()
         psf = None if central is None else Psf(to_host(central[0]))
-        return PlainMaskedImage(*host, **place, psf=psf, psf_sigma=coadd.psf_sigma)
-    made = given_back(MaskedImage(*host, **place), refs[0].whole(), anew=True)
+        return PlainMaskedImage.of(pixels, psf=psf, psf_sigma=coadd.psf_sigma)
+    made = given_back(pixels, refs[0].whole(), anew=True)
     if is_of_images(made) and isinstance(getattr(made, "metadata", None), dict):
         made.metadata["PSFSIGMA"] = coadd.psf_sigma
     if matched and hasattr(made, "setPsf"):

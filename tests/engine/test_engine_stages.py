@@ -421,7 +421,7 @@ def test_uncalibrated_warps(golden, unit):
 def test_a_warp_that_does_not_cover_the_patch(golden):
     handles = lsst_flow.make_handles(golden)
     handles[1] = InMemoryDatasetHandle(handles[1].exposure.cut(afwlike.Box2I.of(*golden["in_xy0"].tolist(), 50, 50)))
-    with pytest.raises(ValueError, match="^warp .*: the box .* must hold a pixel and be inside of .*; all warps must"):
+    with pytest.raises(ValueError, match=r"^warp .*: the box .* must hold a pixel and be inside of .*; all warps must"):
         lsst_flow.make_task(golden).prepareInputs(handles, lsst_flow.sky_info(golden).bbox)
 
 
