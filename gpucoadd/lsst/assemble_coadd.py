@@ -35,6 +35,7 @@ from ..workers import check_memory
 from .artifact_masks import ArtifactMasks, Table, as_flags
 from .catalogues import bright_table, detector_table, pixel_wcs
 from .configs import AssembleCoaddConfig, assembly_options
+from .overridden import check_overridden
 from .results import coadd_exposure, count_image
 from .warps import Room, WarpRef, as_refs, bytes_of_warp, check_units, data_key, stack_of
 
@@ -56,19 +57,10 @@ class AssembleCoaddTask(PipelineTask):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._check_overridden("applyAltMaskPlanes", "setInexactPsf", by="run")
+        check_overridden(self, ("applyAltMaskPlanes", "setInexactPsf"), by="run")
         self._computing = self.config  # whose device, memory and threads hold
         self._cores: int | None = None
         self._memory: int | None = None
-
-    def _check_overridden(self, *names: str, by: str) -> None:
-        """TypeError if a method is overridden in vain: `by` does what it does for all epochs at once."""
-        for name in names:
-            if not getattr(type(self), name).__module__.startswith("gpucoadd."):
-                raise TypeError(
-                    f"{type(self).__name__} overrides {name}, which is there to be called and which {by} does not ask: "
-                    f"arrays of all epochs are worked on at once; override {by} instead"
-                )
 
     # ------------------------------------------------------------------------------------------------ the engine
 

@@ -32,6 +32,7 @@ from .artifact_masks import ArtifactMasks, Table, edge_plane
 from .assemble_coadd import AssembleCoaddTask
 from .config_names import coadd_options, values_without_effect
 from .configs import CompareWarpAssembleCoaddConfig
+from .overridden import check_overridden
 from .results import mask_exposure
 from .warps import WarpRef, as_refs, data_key, epoch_ids, stack_of
 
@@ -72,7 +73,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._check_overridden("prefilterArtifacts", "filterArtifacts", by="findArtifacts")
+        check_overridden(self, ("prefilterArtifacts", "filterArtifacts"), by="findArtifacts")
         for name in values_without_effect(self.config):
             self.log.warning("%s is not what LSST has by default, and has no effect here", name)
         self.makeSubtask("assembleStaticSkyModel")

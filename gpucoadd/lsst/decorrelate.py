@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from lsst.pex.config import Config, Field, ListField
 from lsst.pipe.base import Struct, Task
@@ -25,6 +25,7 @@ from ..full_planes import (
 from ..spectra import fft_shape
 from .devices import device_field
 from .image_triples import Triple, corrected_psfs
+from .overridden import check_overridden
 from .overrides import OverridableConfig
 
 
@@ -70,8 +71,9 @@ class DecorrelateALKernelTask(Task):
     """
     Makes the noise of a difference white again: `gpucoadd.decorrelate` for exposures.
 
-    `run` is all that is needed. The other methods are its steps, for who has used them: arrays of whole FFT planes, on
-    the grid that `computeCommonShape` sets, with the origin at [0, 0].
+    `run` is all that is needed, and does not ask the other methods, so that to override one of them is an error. They
+    do single steps of its work, for who calls them: on arrays of whole FFT planes, on the grid that
+    `computeCommonShape` sets, with the origin at [0, 0].
 
     Attributes
     ----------
@@ -82,7 +84,24 @@ class DecorrelateALKernelTask(Task):
     ConfigClass = DecorrelateALKernelConfig
     _DefaultName = "ip_diffim_decorrelateALKernel"
 
+    # What `run` does not ask.
+    _to_be_called: ClassVar[tuple[str, ...]] = (
+        "computeVarianceMean",
+        "computeCommonShape",
+        "padCenterOriginArray",
+        "computeDiffimCorrection",
+        "computeScoreCorrection",
+        "estimateVariancePlane",
+        "calculateVariancePlane",
+        "computeCorrectedImage",
+        "computeCorrectedDiffimPsf",
+    )
+
     freqSpaceShape: tuple[int, int] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_overridden(self, self._to_be_called, by="run")
 
     @timeMethod
     def run(
@@ -157,7 +176,7 @@ class DecorrelateALKernelTask(Task):
         return Struct(correctedExposure=given.given_back(made, psf=stamp), correctedPsf=psf)
 
     def computeVarianceMean(self, exposure: Any) -> float:
-        """Clipped mean of the variance plane of an exposure; `gpucoadd.variance_mean` tells more."""
+        """Clipped mean of the variance plane of an exposure, in its unit squared; as `gpucoadd.variance_mean`."""
         return mean_of(exposure, self.config.ignoreMaskPlanes)
 
     def computeCommonShape(self, *shapes: tuple[int, int]) -> None:

@@ -28,10 +28,15 @@ from .stamp_sources import ByPosition
 
 
 class DecorrelateALKernelMapper(DecorrelateALKernelTask, ImageMapper):
-    """`DecorrelateALKernelTask` for one cell of image map-reduce."""
+    """
+    `DecorrelateALKernelTask` for one cell of image map-reduce.
+
+    Of the methods besides `run`, it asks `computeVarianceMean`; to override another one is an error.
+    """
 
     ConfigClass = DecorrelateALKernelConfig
     _DefaultName = "ip_diffim_decorrelateALKernelMapper"
+    _to_be_called = tuple(name for name in DecorrelateALKernelTask._to_be_called if name != "computeVarianceMean")
 
     def run(  # type: ignore[override]
         self,
@@ -97,9 +102,8 @@ class DecorrelateALKernelMapper(DecorrelateALKernelTask, ImageMapper):
 
 def _nothing(image: MaskedImage) -> MaskedImage:
     """`image` without a value in any pixel."""
-    nothing = [array_module(plane).full_like(plane, math.nan) for plane in (image.image, image.variance)]
-    place: dict[str, Any] = {"schema": image.schema, "origin": image.origin, "wcs": image.wcs, "unit": image.unit}
-    return MaskedImage(nothing[0], nothing[1], image.mask, **place)
+    values, variance = (array_module(plane).full_like(plane, math.nan) for plane in (image.image, image.variance))
+    return image.with_planes(values, variance, image.mask)
 
 
 class DecorrelateALKernelMapReduceConfig(ImageMapReduceConfig):
@@ -229,7 +233,7 @@ class DecorrelateALKernelSpatialTask(Task):
         return given.given_back(from_lsst(result.exposure))
 
     def computeVarianceMean(self, exposure: Any) -> float:
-        """Clipped mean of the variance plane of an exposure; `gpucoadd.variance_mean` tells more."""
+        """Clipped mean of the variance plane of an exposure, in its unit squared; for the log alone."""
         return mean_of(exposure, self.config.ignoreMaskPlanes)
 
     def _log_variances(self, given: Triple) -> None:

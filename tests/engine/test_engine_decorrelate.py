@@ -485,7 +485,7 @@ def test_cells_of_a_score_image_share_the_preconvolution_kernel():
     images = [as_plain(seed) for seed in range(3)]
     coefficients = np.stack([STAMP, 0.3 * gaussian_psf(3.0, 15), np.zeros_like(STAMP)])
     varying = gpucoadd.Psf(coefficients, kind="chebyshev1", range=(19.5, -4.5, 69.5, 43.5))
-    science = images[0].filled(images[0], psf=varying)
+    science = images[0].with_planes(images[0].image, images[0].variance, images[0].mask, psf=varying)
     cell = cut_out(images[2], (20, -4, 24, 48))
     options = {"template": images[1], "science": science, "psfMatchingKernel": KERNEL, "preConvMode": True}
     got = DecorrelateALKernelMapper().run(cell, cell, images[2].bbox, **options).subExposure
@@ -495,6 +495,35 @@ def test_cells_of_a_score_image_share_the_preconvolution_kernel():
     assert_array_equal(got.image, explicit.subExposure.image)
     other = DecorrelateALKernelMapper().run(cell, cell, images[2].bbox, preConvKernel=varying.at(19.5, 31.5), **options)
     assert not np.allclose(got.image, other.subExposure.image, rtol=1e-3)
+
+
+@pytest.mark.parametrize("base", [DecorrelateALKernelTask, DecorrelateALKernelMapper])
+def test_methods_that_nothing_asks_cannot_be_overridden(base):
+    names = [name for name in vars(DecorrelateALKernelTask) if name.startswith(("compute", "estimate", "calc", "pad"))]
+    assert len(names) == 9
+    asked = ["computeVarianceMean"] if base is DecorrelateALKernelMapper else []
+    for name in names:
+        other = type("Other", (base,), {name: lambda *args: None})
+        if name in asked:
+            other()
+            continue
+        with pytest.raises(TypeError, match=f"^Other overrides {name}, which is there to be called and which run does"):
+            other()
+    type("Other", (base,), {"run": lambda *args: None})()
+
+
+def test_a_mapper_asks_for_the_mean_variance():
+    class Equal(DecorrelateALKernelMapper):
+        def computeVarianceMean(self, exposure):
+            return 2.0
+
+    images = [as_plain(seed) for seed in range(3)]
+    options = {"template": images[1], "science": images[0], "psfMatchingKernel": KERNEL}
+    cells = [images[2], images[2], images[2].bbox]
+    made = DecorrelateALKernelMapper().run(*cells, **options).subExposure
+    with_these = DecorrelateALKernelMapper().run(*cells, **options, svar=2.0, tvar=2.0).subExposure
+    assert not np.allclose(made.image, with_these.image, rtol=1e-3)
+    assert_array_equal(Equal().run(*cells, **options).subExposure.image, with_these.image)
 
 
 # The methods ----------------------------------------------------------------------------------------------------------
