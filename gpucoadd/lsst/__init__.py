@@ -16,7 +16,8 @@ try:
     import lsst.pipe.base  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"gpucoadd.lsst needs Rubin's engine ({error}): pip install \"gpucoadd[lsst]\", best with Python 3.12 or later; "
+        f"gpucoadd.lsst needs Rubin's engine ({error}): "
+        'pip install "gpucoadd[lsst]", best with Python 3.12 or later; '
         "without it, gpucoadd.coadd and gpucoadd.decorrelate do the same on arrays"
     ) from error
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lsst.pex.config import ChoiceField, ConfigField, ConfigurableField, DictField, Field, FieldValidationError, ListField, RangeField
+from lsst.pex.config import (
+    ChoiceField,
+    ConfigField,
+    ConfigurableField,
+    DictField,
+    Field,
+    FieldValidationError,
+    ListField,
+    RangeField,
+)
 from lsst.pipe.base import PipelineTaskConfig
 
 from .config_fields import RunHereField
@@ -121,8 +130,8 @@ class AssembleCoaddConfig(  # type: ignore[call-arg]
             raise FieldValidationError(
                 type(self).doInputMap,
                 self,
-                f"must be False with inputStorageClass {PLAIN}: plain warps do not carry the outlines of detectors that "
-                "a map is made of; coadd ExposureF, or give gpucoadd.coadd the outlines (detectors=)",
+                f"must be False with inputStorageClass {PLAIN}: plain warps do not carry the outlines of detectors "
+                "that a map is made of; coadd ExposureF, or give gpucoadd.coadd the outlines (detectors=)",
             )
         check_options(self, self._options)
 

@@ -116,8 +116,8 @@ def demo_bands(n_bands: int) -> str:
 
 def run_words(repo: Any, pipeline: Any, *, output: str, processes: int = 1, more: Sequence[str] = ()) -> list[str]:
     """The words after `pipetask` that make coadds of the collection `WARPS`; what gpucoadd logs at INFO is shown."""
-    words = ["--log-level", "gpucoadd=INFO", "run", "-b", str(repo), "-i", WARPS, "-o", output, "-p", str(pipeline), "--register-dataset-types"]
-    return [*words, *(["-j", str(processes)] if processes != 1 else []), *more]
+    words = ["--log-level", "gpucoadd=INFO", "run", "-b", str(repo), "-i", WARPS, "-o", output, "-p", str(pipeline)]
+    return [*words, "--register-dataset-types", *(["-j", str(processes)] if processes != 1 else []), *more]
 
 
 def pipetask(words: Iterable[str], **settings: Any) -> subprocess.CompletedProcess[Any]:
@@ -142,9 +142,7 @@ def _run_pipetask(words: Sequence[str], folder: Path) -> None:
                 process.terminate()
                 process.wait()
     if code != 0:
-        raise RuntimeError(
-            f"pipetask ended with exit code {code}; {log} says why; remove {folder} before another try"
-        )
+        raise RuntimeError(f"pipetask ended with exit code {code}; {log} says why; remove {folder} before another try")
 
 
 def _is_installed(module: str) -> bool:
@@ -209,8 +207,8 @@ def _next_steps(folder: Path) -> list[str]:
     if not _is_installed("lsst.ctrl.bps"):
         tried += '   (after: pip install "gpucoadd[bps]")'
     # That release of bps asks these variables where pipetask and butler are.
-    old = sys.version_info < (3, 12)
-    before = [f"                  export CTRL_MPEXEC_DIR={sys.prefix} DAF_BUTLER_DIR={sys.prefix}   (first)"] if old else []
+    exports = f"{'':18}export CTRL_MPEXEC_DIR={sys.prefix} DAF_BUTLER_DIR={sys.prefix}   (first)"
+    before = [exports] if sys.version_info < (3, 12) else []
     again = run_words(repo, folder / PIPELINE, output="deeper", more=["-c", "compareWarp:detect.thresholdValue=5"])
     return [
         "",

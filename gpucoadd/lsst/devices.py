@@ -14,8 +14,8 @@ def device_field() -> Field:
     """
     The field `device` of a task's configuration.
 
-    Its words are those of `gpucoadd.backend.resolve_device`; any other is an error when it is set. Whether the device is
-    there, the machine says that runs the task.
+    Its words are those of `gpucoadd.backend.resolve_device`; any other is an error when it is set. Whether the device
+    is there, the machine says that runs the task.
     """
     return Field(
         dtype=str,

@@ -130,6 +130,4 @@ class _Part:
         )
 
     def __bool__(self) -> bool:
-        raise AttributeError(
-            f"{self} was not set: it is of a subtask that is not run here, with unknown defaults"
-        )
+        raise AttributeError(f"{self} was not set: it is of a subtask that is not run here, with unknown defaults")

@@ -117,17 +117,18 @@ def test_what_is_not_run_has_no_effect():
 
 def test_what_is_not_run_has_no_defaults():
     config = CompareWarpAssembleCoaddConfig()
+    ours = r"^detect\.background\."
     with pytest.raises(
-        AttributeError, match=r"^detect\.background\.ignoredPixelMask has no method 'append': .* not run here, .* assign a value"
+        AttributeError, match=ours + r"ignoredPixelMask has no method 'append': .* not run here, .* assign a value"
     ):
         config.detect.background.ignoredPixelMask.append("CR")
     with pytest.raises(AttributeError, match=r"^select has no method 'read': it is of a subtask"):
         config.select.read("x")
-    with pytest.raises(AttributeError, match=r"^detect\.background\.useApprox was not set: it is of a subtask that is not run here"):
+    with pytest.raises(AttributeError, match=ours + "useApprox was not set: it is of a subtask that is not run here"):
         assert config.detect.background.useApprox
     with pytest.raises(AttributeError, match="OpenConfig has no attribute '_hidden'"):
         _ = config.select._hidden
-    with pytest.raises(AttributeError, match=r"^detect\.background\.useApprox has no attribute '_hidden'"):
+    with pytest.raises(AttributeError, match=ours + r"useApprox has no attribute '_hidden'"):
         _ = config.detect.background.useApprox._hidden
     with pytest.raises(FieldValidationError, match="plugin must be a number, text, list or dict of such, got object"):
         config.select.plugin = object()
@@ -206,7 +207,7 @@ def test_words_of_a_device(word):
 
 
 def test_a_loose_configuration_has_no_path():
-    with pytest.raises(AttributeError, match="^this configuration has no method 'read'"):
+    with pytest.raises(AttributeError, match=r"^this configuration has no method 'read'"):
         OpenConfig().read("x")
     with pytest.raises(AttributeError, match=r"^fieldsA\.b has no method 'append'"):
         OpenConfig().fieldsA.b.append("x")
