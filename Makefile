@@ -47,7 +47,7 @@ $(VENV)/installed: pyproject.toml
 $(LSST_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(LSST_VENV)
 	$(LSST_VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(LSST_VENV)/bin/python -m pip install --quiet -e ".[lsst]" --group test-lsst
+	$(LSST_VENV)/bin/python -m pip install --quiet -e ".[bps]" --group test-lsst
 	touch $@
 
 $(VENV)/lint: $(VENV)/installed

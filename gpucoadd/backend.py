@@ -182,6 +182,26 @@ def has_device() -> bool:
         return False
 
 
+def parse_device(device: str) -> tuple[str, int]:
+    """
+    The parts of a device's word, "auto", "cpu", "cuda" or "gpu" and a number, 0 without; whether it is there or not.
+
+    Raises
+    ------
+    ValueError
+        If it is no such word.
+
+    Examples
+    --------
+    >>> parse_device("cuda:1"), parse_device("auto")
+    (('cuda', 1), ('auto', 0))
+    """
+    kind, _, number = str(device).partition(":")
+    if kind not in ("auto", "cpu", "cuda", "gpu") or (number and not (kind in ("cuda", "gpu") and number.isdigit())):
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    return kind, int(number or 0)
+
+
 def resolve_device(device: str) -> tuple[str, int]:
     """
     Where pixels go for the user's word.
@@ -206,9 +226,7 @@ def resolve_device(device: str) -> tuple[str, int]:
     RuntimeError
         If a GPU was asked for and none is visible, the driver is too old, or there is no device of that number.
     """
-    kind, _, number = str(device).partition(":")
-    if kind not in ("auto", "cpu", "cuda", "gpu") or (number and not (kind in ("cuda", "gpu") and number.isdigit())):
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    kind, number = parse_device(device)
     if kind == "cpu" or (kind == "auto" and not has_device()):
         return "cpu", 0
     cupy = _loaded(device)
@@ -217,7 +235,7 @@ def resolve_device(device: str) -> tuple[str, int]:
         raise RuntimeError(
             f'device={device!r} but {trouble}; or use device="cpu", or device="auto" to fall back by itself'
         )
-    index, n_devices = int(number or 0), int(cupy.cuda.runtime.getDeviceCount())
+    index, n_devices = number, int(cupy.cuda.runtime.getDeviceCount())
     if index >= n_devices:
         raise RuntimeError(
             f"device={device!r} but only {n_devices} CUDA device(s) are visible{_hiding()}; they count from cuda:0 to "

@@ -376,7 +376,7 @@ def edited_mask(mask: Array, edits: Sequence[MaskEdit], epoch: int = 0) -> Array
 def _removed_bits(schema: MaskSchema, planes: Sequence[str]) -> int:
     unknown = [plane for plane in planes if plane not in schema]
     if unknown:
-        logger.info("planes %s are to be removed but the masks do not have them", ", ".join(unknown))
+        logger.debug("planes %s are to be removed but the masks do not have them", ", ".join(unknown))
     return schema.known_bitmask(planes)
 
 

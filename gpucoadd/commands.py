@@ -127,8 +127,15 @@ def run_demo(args: argparse.Namespace) -> None:
 def run_lsst_demo(args: argparse.Namespace) -> None:
     """`gpucoadd lsst-demo`: a repository, `pipetask run`, and what came out."""
     check_positive({f"--{name}": getattr(args, name) for name in ("visits", "patches", "bands", "processes")})
+    _check_seed(args.seed)
     check_outputs([], args.folder, inputs=[])
     from .lsst import demo
+    from .simulate import LEAST_SIZE
+
+    if args.bands > len(demo.BANDS):
+        raise UsageError(f"--bands must be 1 to {len(demo.BANDS)}, got {args.bands}")
+    if args.size < LEAST_SIZE:
+        raise UsageError(f"--size must be at least {LEAST_SIZE}, got {args.size}")
 
     demo.run_demo(
         args.folder,
@@ -156,8 +163,7 @@ def run_view(args: argparse.Namespace) -> None:
 def run_bench(args: argparse.Namespace) -> None:
     """`gpucoadd bench`: a table of every step's throughput, and the same as JSON."""
     check_positive({f"--{name}": getattr(args, name) for name in ("size", "epochs", "repeats", "threads")})
-    if args.seed < 0:
-        raise UsageError(f"--seed must be 0 or more, got {args.seed}")
+    _check_seed(args.seed)
     check_outputs([args.json] if args.json else [], None, inputs=[])
     from . import benchmarking
 
@@ -174,6 +180,11 @@ def run_bench(args: argparse.Namespace) -> None:
     )
     if args.json:
         tell("wrote", args.json)
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UsageError(f"--seed must be 0 or more, got {seed}")
 
 
 def run_info(args: argparse.Namespace) -> None:

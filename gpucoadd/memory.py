@@ -61,6 +61,21 @@ def room(xp: Any) -> int:
         return 1 << 62
 
 
+def as_size(n_bytes: int) -> str:
+    """
+    A number of bytes for a message.
+
+    Examples
+    --------
+    >>> as_size(4_200_000_000), as_size(7_600_000), as_size(7600), as_size(76)
+    ('4200 MB', '8 MB', '8 kB', '76 bytes')
+    """
+    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.0f} {unit}"
+    return f"{n_bytes} bytes"
+
+
 def group_size(n_items: int, samples: int, *, bytes_per_sample: float, memory: int) -> int:
     """
     How many epochs, or rows, go together.

@@ -19,7 +19,7 @@ import numpy as np
 
 from .backend import Array, device_module, using
 from .images import ArraySource, PlaneSource, WarpStack
-from .memory import at_most, stack_device
+from .memory import as_size, at_most, stack_device
 from .reading import Planes, array_planes, together
 from .workers import Work
 
@@ -46,10 +46,10 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
     least = int(n_rows * n_columns * (_FIXED_BYTES_PER_PIXEL + _FIXED_BYTES_PER_SAMPLE * n_epochs))
     if work.memory <= least:
         logger.warning(
-            "memory bound of %.0f MB is less than the %.0f MB that a patch of %d x %d pixels and %d epochs takes; "
+            "memory bound of %s is less than the %s that a patch of %d x %d pixels and %d epochs takes; "
             "going on with the least",
-            work.memory / 1e6,
-            least / 1e6,
+            as_size(work.memory),
+            as_size(least),
             n_rows,
             n_columns,
             n_epochs,

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 PIXEL_SCALE = 0.2  # arcsec
+LEAST_SIZE = 96  # pixels along each side
 
 
 @dataclass(frozen=True)
@@ -264,8 +265,8 @@ def write_night(night: Night, folder: str | Path) -> Path:
 def _check_settings(settings: dict[str, Any]) -> None:
     if settings["n_epochs"] < 1:
         raise ValueError(f"n_epochs must be at least 1, got {settings['n_epochs']}")
-    if min(settings["shape"]) < 96:
-        raise ValueError(f"shape must be at least (96, 96), got {settings['shape']}")
+    if min(settings["shape"]) < LEAST_SIZE:
+        raise ValueError(f"shape must be at least ({LEAST_SIZE}, {LEAST_SIZE}), got {settings['shape']}")
     for name in ("psf_range", "noise_range"):
         low, high = settings[name]
         if not 0 < low <= high:

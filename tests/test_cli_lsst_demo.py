@@ -11,6 +11,6 @@ def test_without_the_engine_it_says_what_to_install(monkeypatch, tmp_path, capsy
     monkeypatch.setitem(sys.modules, "lsst", None)
     assert cli.main(["lsst-demo", str(tmp_path / "demo")]) == 2
     said = capsys.readouterr().err
-    assert "pip install 'gpucoadd[lsst]'" in said
+    assert 'pip install "gpucoadd[lsst]"' in said
     assert said.count("\n") == 1
     assert not (tmp_path / "demo").exists()

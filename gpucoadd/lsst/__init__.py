@@ -16,7 +16,8 @@ try:
     import lsst.pipe.base  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"gpucoadd.lsst needs Rubin's engine ({error}): pip install 'gpucoadd[lsst]', best with Python 3.12 or later; "
+        f"gpucoadd.lsst needs Rubin's engine ({error}): "
+        'pip install "gpucoadd[lsst]", best with Python 3.12 or later; '
         "without it, gpucoadd.coadd and gpucoadd.decorrelate do the same on arrays"
     ) from error
 
@@ -42,11 +43,11 @@ _WHERE: dict[str, str] = {
     "ImageReducerConfig": "image_reducers",
     "OverridableConfig": "overrides",
     "PixelSet": "loaded",
-    "PlainImage": "storage",
+    "PlainImage": "plain",
     "PlainImageFormatter": "storage",
-    "PlainMask": "storage",
+    "PlainMask": "plain",
     "PlainMaskFormatter": "storage",
-    "PlainMaskedImage": "storage",
+    "PlainMaskedImage": "plain",
     "PlainMaskedImageFormatter": "storage",
     "assembly_options": "config_names",
     "butler_config": "storage",

@@ -34,7 +34,8 @@ from ..masks import MaskSchema
 from ..workers import check_memory
 from .artifact_masks import ArtifactMasks, Table, as_flags
 from .catalogues import bright_table, detector_table, pixel_wcs
-from .configs import AssembleCoaddConfig, assembly_options
+from .config_names import assembly_options
+from .configs import AssembleCoaddConfig
 from .overridden import check_overridden
 from .results import coadd_exposure, count_image
 from .warps import Room, WarpRef, as_refs, bytes_of_warp, check_units, data_key, stack_of
@@ -196,7 +197,7 @@ class AssembleCoaddTask(PipelineTask):
             kept, weights = prepared.indices, prepared.weights
             check_units([refs[index] for index in kept])
             for reason in prepared.dropped:
-                self.log.info("%s; left out", reason)
+                self.log.warning("%s; left out", reason)
             for index, weight in zip(kept, weights, strict=True):
                 self.log.info("Weight of %s: %.3g", refs[index].dataId, weight)
         return Struct(

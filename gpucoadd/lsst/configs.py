@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from lsst.pex.config import ChoiceField, ConfigField, ConfigurableField, DictField, Field, ListField, RangeField
+from lsst.pex.config import (
+    ChoiceField,
+    ConfigField,
+    ConfigurableField,
+    DictField,
+    Field,
+    FieldValidationError,
+    ListField,
+    RangeField,
+)
 from lsst.pipe.base import PipelineTaskConfig
 
 from .config_fields import RunHereField
 from .config_names import assembly_options, check_options, coadd_options
-from .connections import STORAGE_CLASSES, AssembleCoaddConnections, CompareWarpAssembleCoaddConnections
+from .connections import PLAIN, STORAGE_CLASSES, AssembleCoaddConnections, CompareWarpAssembleCoaddConnections
 from .devices import device_field
 from .open_config import OpenConfig
 from .overrides import OverridableConfig, standing_in
@@ -117,6 +126,13 @@ class AssembleCoaddConfig(  # type: ignore[call-arg]
     def validate(self) -> None:
         """FieldValidationError unless every value, and all together, can be used."""
         super().validate()
+        if self.doInputMap and self.inputStorageClass == PLAIN:
+            raise FieldValidationError(
+                type(self).doInputMap,
+                self,
+                f"must be False with inputStorageClass {PLAIN}: plain warps do not carry the outlines of detectors "
+                "that a map is made of; coadd ExposureF, or give gpucoadd.coadd the outlines (detectors=)",
+            )
         check_options(self, self._options)
 
     def _options(self) -> Any:

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from lsst.daf.butler import Butler
 
-from .repository import WARPS, Field, make_repository, simulate_fields
+from .repository import WARPS, SimulatedPatch, make_repository, simulate_fields
 
 BANDS = "ugrizy"
 COADDS = "coadds"  # the collection
 PIPELINE, LAPTOP = "compare_warp.yaml", "laptop.yaml"
 _EMPTY = 0.05  # of the noise, below which the true sky is none
 _QUARTILES = 1.3489795  # between those of a Gaussian, in its sigmas
+_PIPETASK = "lsst.ctrl.mpexec"
 
 
 def run_demo(
@@ -66,13 +67,22 @@ def run_demo(
         If `folder` is not empty.
     ValueError
         If a number is out of range.
+    ImportError
+        If pipetask is not installed.
     RuntimeError
         If the pipeline fails.
     """
     folder = Path(folder)
+    if not _is_installed(_PIPETASK):
+        raise ImportError(
+            f'the demo needs pipetask, of {_PIPETASK}, which is not installed: pip install "gpucoadd[lsst]", best with '
+            "Python 3.12 or later"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder; give one that is, or a name that is not taken")
     bands = demo_bands(n_bands)
+    amount = f"{n_visits} visits x {n_patches} patches x {n_bands} bands"
+    say(f"simulating  {amount} of {size} x {size} pixels")
     began = time.perf_counter()
     fields = list(simulate_fields(n_visits=n_visits, n_patches=n_patches, bands=bands, size=size, seed=seed))
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,12 +93,12 @@ def run_demo(
     n_warps = sum(field.night.warps.shape[0] for field in fields)
     say(
         f"repository  {folder / 'repo'}: {n_warps} warps of {size} x {size} pixels and their PSF-matched twins "
-        f"({n_visits} visits x {n_patches} patches x {n_bands} bands), {time.perf_counter() - began:.1f} s"
+        f"({amount}), {time.perf_counter() - began:.1f} s"
     )
     words = run_words(folder / "repo", folder / PIPELINE, output=COADDS, processes=processes)
     say(f"$ {' '.join(['pipetask', *words])}")
     began = time.perf_counter()
-    _run_pipetask(words, folder / "pipetask.log")
+    _run_pipetask(words, folder)
     say(f"pipetask    {len(fields)} quanta, {time.perf_counter() - began:.1f} s; log: {folder / 'pipetask.log'}")
     butler.registry.refresh()
     for line in _table([_HEAD, *(statistics(butler, field) for field in fields)]):
@@ -105,22 +115,41 @@ def demo_bands(n_bands: int) -> str:
 
 
 def run_words(repo: Any, pipeline: Any, *, output: str, processes: int = 1, more: Sequence[str] = ()) -> list[str]:
-    """The words after `pipetask` that make coadds of the collection `WARPS`."""
-    words = ["run", "-b", str(repo), "-i", WARPS, "-o", output, "-p", str(pipeline), "--register-dataset-types"]
-    return [*words, *(["-j", str(processes)] if processes != 1 else []), *more]
+    """The words after `pipetask` that make coadds of the collection `WARPS`; what gpucoadd logs at INFO is shown."""
+    words = ["--log-level", "gpucoadd=INFO", "run", "-b", str(repo), "-i", WARPS, "-o", output, "-p", str(pipeline)]
+    return [*words, "--register-dataset-types", *(["-j", str(processes)] if processes != 1 else []), *more]
 
 
 def pipetask(words: Iterable[str], **settings: Any) -> subprocess.CompletedProcess[Any]:
     """Run `pipetask` in a process of this interpreter; `settings` are those of `subprocess.run`."""
-    start = "import sys; from lsst.ctrl.mpexec.cli.pipetask import main; sys.argv[0] = 'pipetask'; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", start, *words], **settings)
+    return subprocess.run(_command(words), **settings)
 
 
-def _run_pipetask(words: Sequence[str], log: Path) -> None:
+def _command(words: Iterable[str]) -> list[str]:
+    start = f"import sys; from {_PIPETASK}.cli.pipetask import main; sys.argv[0] = 'pipetask'; sys.exit(main())"
+    return [sys.executable, "-c", start, *words]
+
+
+def _run_pipetask(words: Sequence[str], folder: Path) -> None:
+    """`pipetask`, with its log in `folder`; it does not outlive the demo."""
+    log = folder / "pipetask.log"
     with open(log, "w", encoding="utf-8") as stream:
-        done = pipetask(words, stdout=stream, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
-        raise RuntimeError(f"pipetask ended with exit code {done.returncode}; {log} says why")
+        process = subprocess.Popen(_command(words), stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if code != 0:
+        raise RuntimeError(f"pipetask ended with exit code {code}; {log} says why; remove {folder} before another try")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that it is in
+        return False
 
 
 # ------------------------------------------------------------------------------------------------ what came out
@@ -128,7 +157,7 @@ def _run_pipetask(words: Sequence[str], log: Path) -> None:
 _HEAD = ("band", "patch", "visits", "with data", "epochs", "clipped", "of planted", "sky", "noise", "seconds")
 
 
-def statistics(butler: Butler, field: Field, *, output: str = COADDS) -> tuple[str, ...]:
+def statistics(butler: Butler, field: SimulatedPatch, *, output: str = COADDS) -> tuple[str, ...]:
     """
     A row about the coadd of `field`, of what the repository holds.
 
@@ -175,8 +204,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def _next_steps(folder: Path) -> list[str]:
     repo = folder / "repo"
     tried = f"bps submit {folder / LAPTOP} -b {repo} -i {WARPS} -o bps"
-    if importlib.util.find_spec("lsst.ctrl") is None or importlib.util.find_spec("lsst.ctrl.bps") is None:
+    if not _is_installed("lsst.ctrl.bps"):
         tried += '   (after: pip install "gpucoadd[bps]")'
+    # That release of bps asks these variables where pipetask and butler are.
+    exports = f"{'':18}export CTRL_MPEXEC_DIR={sys.prefix} DAF_BUTLER_DIR={sys.prefix}   (first)"
+    before = [exports] if sys.version_info < (3, 12) else []
     again = run_words(repo, folder / PIPELINE, output="deeper", more=["-c", "compareWarp:detect.thresholdValue=5"])
     return [
         "",
@@ -189,5 +221,6 @@ def _next_steps(folder: Path) -> list[str]:
         f"  other options   pipetask {' '.join(again)}",
         f"  the pipeline    {folder / PIPELINE}",
         f"  as batch jobs   {tried}",
-        "  all the rest    docs/rubin.md in gpucoadd's source",
+        *before,
+        "  all the rest    docs/rubin.md of gpucoadd",
     ]

@@ -6,17 +6,29 @@ from typing import Any
 
 from lsst.pex.config import Field
 
-from ..backend import array_module, is_host, to_device
+from ..backend import array_module, is_host, parse_device, to_device
 from ..images import MaskedImage
 
 
 def device_field() -> Field:
-    """The field `device` of a task's configuration; its words are those of `gpucoadd.backend.resolve_device`."""
+    """
+    The field `device` of a task's configuration.
+
+    Its words are those of `gpucoadd.backend.resolve_device`; any other is an error when it is set. Whether the device
+    is there, the machine says that runs the task.
+    """
     return Field(
         dtype=str,
         default="auto",
-        doc="Where to compute: 'auto' (a GPU when there is one), 'cpu', 'cuda' or 'cuda:N'.",
+        doc="Where to compute: 'auto' (a GPU when there is one), 'cpu', 'cuda' (also 'gpu') or 'cuda:N' ('gpu:N')",
+        check=_is_word,
     )
+
+
+def _is_word(device: str) -> bool:
+    """True; else the ValueError of `parse_device`, which says more than False."""
+    parse_device(device)
+    return True
 
 
 def on_device(image: MaskedImage, device: str) -> MaskedImage:

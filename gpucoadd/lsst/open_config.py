@@ -106,9 +106,14 @@ class _Part:
         object.__setattr__(self, "_config", config)
         object.__setattr__(self, "_path", path)
 
+    def __str__(self) -> str:
+        """The whole path, from the outermost configuration."""
+        name = self._config._name
+        return f"{name}.{self._path}" if name else self._path
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
-            raise AttributeError(f"{self._path} has no attribute {name!r}")
+            raise AttributeError(f"{self} has no attribute {name!r}")
         return getattr(self._config, f"{self._path}.{name}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -118,13 +123,11 @@ class _Part:
         """Nothing: the subtask is not run here."""
 
     def __call__(self, *arguments: Any, **keywords: Any) -> None:
-        path, _, method = self._path.rpartition(".")
+        path, _, method = str(self).rpartition(".")
         raise AttributeError(
             f"{path or 'this configuration'} has no method {method!r}: it is of a subtask that is not run here, whose "
             "defaults are not known; assign a value instead"
         )
 
     def __bool__(self) -> bool:
-        raise AttributeError(
-            f"{self._path} was not set: it is of a subtask that is not run here, with unknown defaults"
-        )
+        raise AttributeError(f"{self} was not set: it is of a subtask that is not run here, with unknown defaults")

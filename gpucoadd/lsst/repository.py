@@ -22,7 +22,8 @@ from ..images import WarpStack
 from ..point_spread import Psf
 from ..simulate import Night, simulate_night
 from ..sky import outline, sky, vectors
-from .storage import PlainMaskedImage, butler_config
+from .plain import PlainMaskedImage
+from .storage import butler_config
 
 INSTRUMENT, SKYMAP, TRACT = "SimCam", "simulated", 0
 WARPS = "warps"  # the collection
@@ -32,7 +33,7 @@ _WARP_DIMENSIONS = ("instrument", "visit", "skymap", "tract", "patch")
 
 
 @dataclasses.dataclass(frozen=True)
-class Field:
+class SimulatedPatch:
     """One patch in one band: its place in the tract's grid, and the simulated night whose warps it has."""
 
     patch: int
@@ -52,7 +53,7 @@ class Field:
 
 def simulate_fields(
     *, n_visits: int = 6, n_patches: int = 4, bands: Sequence[str] = ("g", "r"), size: int = 256, seed: int = 1
-) -> Iterator[Field]:
+) -> Iterator[SimulatedPatch]:
     """
     Simulated nights, each of its own seed, side by side in the pixel frame of one tract.
 
@@ -70,7 +71,7 @@ def simulate_fields(
 
     Yields
     ------
-    Field
+    SimulatedPatch
         Patch by patch; warps have visit ids as epochs, and the origin and WCS of their patch.
     """
     n_columns = math.ceil(math.sqrt(n_patches))
@@ -82,7 +83,7 @@ def simulate_fields(
             )
             visits = [1000 * (number + 1) + epoch + 1 for epoch in range(n_visits)]
             warps = _placed(night.warps, visits, origin=(cell[0] * size, cell[1] * size))
-            yield Field(patch, cell, band, dataclasses.replace(night, warps=warps))
+            yield SimulatedPatch(patch, cell, band, dataclasses.replace(night, warps=warps))
 
 
 def _placed(warps: WarpStack, visits: Sequence[int], *, origin: tuple[int, int]) -> WarpStack:
@@ -95,7 +96,7 @@ def _placed(warps: WarpStack, visits: Sequence[int], *, origin: tuple[int, int])
     return WarpStack(*planes, epochs=visits, psf_matched=twins, origin=origin, wcs=wcs, **about)
 
 
-def make_repository(root: str | os.PathLike[str], fields: Sequence[Field]) -> Butler:
+def make_repository(root: str | os.PathLike[str], fields: Sequence[SimulatedPatch]) -> Butler:
     """
     Make a repository and put the warps of `fields`, and their twins, into the collection `WARPS`.
 
@@ -103,7 +104,7 @@ def make_repository(root: str | os.PathLike[str], fields: Sequence[Field]) -> Bu
     ----------
     root : path
         A folder that is empty or not there.
-    fields : sequence of Field
+    fields : sequence of SimulatedPatch
         At least one.
 
     Returns
@@ -114,7 +115,7 @@ def make_repository(root: str | os.PathLike[str], fields: Sequence[Field]) -> Bu
     Butler.makeRepo(os.fspath(root), config=Config(butler_config()))
     butler = Butler.from_config(os.fspath(root), writeable=True)
     with butler.transaction():
-        _register(butler, fields)
+        register_dimensions(butler, fields)
     butler.collections.register(WARPS, CollectionType.RUN)
     for name in (DIRECT, MATCHED):
         butler.registry.registerDatasetType(
@@ -143,8 +144,17 @@ def warp_of(stack: WarpStack, epoch: int) -> PlainMaskedImage:
     )
 
 
-def _register(butler: Butler, fields: Sequence[Field]) -> None:
-    """Records of the dimensions that warps and coadds have."""
+def register_dimensions(butler: Butler, fields: Sequence[SimulatedPatch]) -> None:
+    """
+    Records of the dimensions that warps and coadds have.
+
+    Parameters
+    ----------
+    butler : lsst.daf.butler.Butler
+        Writeable; of its dimensions, none may have the records yet.
+    fields : sequence of SimulatedPatch
+        All patches in all bands, at least one; of their warps, ids, shape and WCS are used.
+    """
     cells = np.array([field.cell for field in fields])
     whole = _region(field.night.warps for field in fields)
     ny, nx = (int(n) for n in cells.max(axis=0) + 1)

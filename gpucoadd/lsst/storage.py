@@ -22,17 +22,6 @@ from ..pieces import PLANES, ImageFile, read_plane
 from ..writing import square_of
 from .plain import PlainImage, PlainMask, PlainMaskedImage
 
-__all__ = [
-    "PlainDelegate",
-    "PlainImage",
-    "PlainImageFormatter",
-    "PlainMask",
-    "PlainMaskFormatter",
-    "PlainMaskedImage",
-    "PlainMaskedImageFormatter",
-    "butler_config",
-]
-
 
 def butler_config() -> dict[str, Any]:
     """

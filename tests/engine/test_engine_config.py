@@ -21,6 +21,7 @@ from gpucoadd.lsst import (
     coadd_options,
 )
 from gpucoadd.lsst.config_names import check_options, dotted_names
+from gpucoadd.lsst.open_config import OpenConfig
 from gpucoadd.lsst.subtask_configs import DetectionConfig, SourceDetectionTask
 
 OURS = {"inputStorageClass": "ExposureF", "device": "auto", "memory": None, "threads": None}
@@ -116,17 +117,18 @@ def test_what_is_not_run_has_no_effect():
 
 def test_what_is_not_run_has_no_defaults():
     config = CompareWarpAssembleCoaddConfig()
+    ours = r"^detect\.background\."
     with pytest.raises(
-        AttributeError, match=r"ignoredPixelMask has no method 'append': .* not run here, .* assign a value"
+        AttributeError, match=ours + r"ignoredPixelMask has no method 'append': .* not run here, .* assign a value"
     ):
         config.detect.background.ignoredPixelMask.append("CR")
-    with pytest.raises(AttributeError, match="this configuration has no method 'read': it is of a subtask"):
+    with pytest.raises(AttributeError, match=r"^select has no method 'read': it is of a subtask"):
         config.select.read("x")
-    with pytest.raises(AttributeError, match="useApprox was not set: it is of a subtask that is not run here"):
+    with pytest.raises(AttributeError, match=ours + "useApprox was not set: it is of a subtask that is not run here"):
         assert config.detect.background.useApprox
     with pytest.raises(AttributeError, match="OpenConfig has no attribute '_hidden'"):
         _ = config.select._hidden
-    with pytest.raises(AttributeError, match="useApprox has no attribute '_hidden'"):
+    with pytest.raises(AttributeError, match=ours + r"useApprox has no attribute '_hidden'"):
         _ = config.detect.background.useApprox._hidden
     with pytest.raises(FieldValidationError, match="plugin must be a number, text, list or dict of such, got object"):
         config.select.plugin = object()
@@ -180,6 +182,8 @@ WHEN_SET = [
     ("scaleWarpVariance.background.binSize", 0, "outside of valid range"),
     ("inputStorageClass", "ExposureD", "Value ExposureD is not allowed"),
     ("memory", 0, "outside of valid range"),
+    ("device", "tpu", "device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
+    ("device", "cpu:1", "device must be"),
     ("threads", 0, "outside of valid range"),
     ("clipIter", 1.5, "incorrect type float"),
     ("doInterp", "yes", "incorrect type str"),
@@ -193,6 +197,20 @@ def test_refused_when_set(name, value, message):
     with pytest.raises(FieldValidationError, match=message) as caught:
         put(CompareWarpAssembleCoaddConfig(), {name: value})
     assert caught.value.fullname == name
+
+
+@pytest.mark.parametrize("word", ["auto", "cpu", "cuda", "cuda:3", "gpu", "gpu:0"])
+def test_words_of_a_device(word):
+    config = put(CompareWarpAssembleCoaddConfig(), {"device": word})
+    config.validate()
+    assert config.device == word
+
+
+def test_a_loose_configuration_has_no_path():
+    with pytest.raises(AttributeError, match=r"^this configuration has no method 'read'"):
+        OpenConfig().read("x")
+    with pytest.raises(AttributeError, match=r"^fieldsA\.b has no method 'append'"):
+        OpenConfig().fieldsA.b.append("x")
 
 
 def test_a_region_has_two_sides():
@@ -223,6 +241,11 @@ TOGETHER = [
     ({SKY + "doNImage": True}, SKY + "doNImage", "must be False: the template has no contribution image"),
     ({SKY + "doWrite": True, SKY + "warpType": "direct"}, SKY + "warpType", "must differ from warpType"),
     ({SKY + "doWriteArtifactMasks": True}, SKY + "doWriteArtifactMasks", "artifact-rejecting coadd only"),
+    (
+        {"doInputMap": True, "inputStorageClass": "PlainMaskedImage"},
+        "doInputMap",
+        "must be False with inputStorageClass PlainMaskedImage: .* do not carry .* coadd ExposureF, or give",
+    ),
     ({SKY + "doInputMap": True}, SKY + "doInputMap", "must be off: it is for the final coadd"),
     ({"options": {"streaks.length": "9"}}, "options", r"no configuration field 'streaks\.length'; nearest: streaks"),
     ({"options": {"streaks.clip": "-1"}}, "options", "streaks.clip must be positive"),

@@ -26,7 +26,7 @@ TABLE = {
     "brightObjectMask": ("brightObjectMask", ("ObjectMaskCatalog", "ObjectMaskCatalog", "AstropyTable"), COADD),
     "coaddExposure": ("deep_coadd_predetection", ("ExposureF", "MaskedImageV2", "PlainMaskedImage"), COADD),
     "nImage": ("deep_coadd_n_image", ("ImageU", "ImageV2", "PlainImage"), COADD),
-    "inputMap": ("deep_coadd_input_map", ("HealSparseMap",) * 3, COADD),
+    "inputMap": ("deep_coadd_input_map", ("HealSparseMap", "HealSparseMap", None), COADD),
     "templateCoadd": ("deep_coadd_compare_template", ("ExposureF", "MaskedImageV2", "PlainMaskedImage"), COADD),
     "artifactMasks": ("compare_warp_artifact_mask", ("Mask", "MaskV2", "PlainMask"), WARP),
 }
@@ -42,14 +42,15 @@ def connections(names, config_class=CompareWarpAssembleCoaddConfig):
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_everything(kind):
     storage = ("ExposureF", "MaskedImageV2", "PlainMaskedImage")[kind]
-    made = connections({**ALL, "inputStorageClass": storage})
+    made = connections({**ALL, "inputStorageClass": storage, "doInputMap": TABLE["inputMap"][1][kind] is not None})
     assert made.dimensions == COADD
     found = {name: (c.name, c.storageClass, set(c.dimensions)) for name, c in made.allConnections.items()}
     wanted = {name: (row[0], row[1][kind], row[2]) for name, row in TABLE.items() if row[1][kind] is not None}
     assert found == wanted
     assert made.inputs == {"inputWarps", "psfMatchedWarps", "selectedVisits", "skyMap"} & found.keys()
     assert made.prerequisiteInputs == {"brightObjectMask"}
-    assert made.outputs == {"coaddExposure", "nImage", "inputMap", "templateCoadd", "artifactMasks"}
+    outputs = {"coaddExposure", "nImage", "inputMap", "templateCoadd", "artifactMasks"}
+    assert made.outputs == outputs & wanted.keys()
 
 
 def test_how_they_are_read():

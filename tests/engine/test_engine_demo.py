@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +45,7 @@ def test_repository_holds_what_is_said(made):
     assert abs(float(middle)) < 0.2
     assert 0.9 < float(noise) < 1.1
     assert float(seconds) > 0
+    assert said[0] == "simulating  8 visits x 1 patches x 1 bands of 192 x 192 pixels"
     assert any(line.startswith("repository") and "8 warps of 192 x 192" in line for line in said)
 
 
@@ -105,8 +109,57 @@ def test_folder_must_be_empty(tmp_path, capsys):
 
 def test_failed_pipeline_is_told_of(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "run_words", lambda *given, **more: ["run", "-b", str(tmp_path / "nowhere")])
+    folder = tmp_path / "demo"
+    assert cli.main(["lsst-demo", str(folder), *WORDS]) == 2
+    told = rf"pipetask ended with exit code \d+; .*pipetask\.log says why; remove {folder} before another try\n"
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_pipetask_ends_with_the_demo(tmp_path, monkeypatch, capsys):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        """At the first wait somebody presses Control-C."""
+
+        def wait(self, timeout=None):
+            if self not in started:
+                started.append(self)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(demo, "_command", lambda words: [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(demo.subprocess, "Popen", Interrupted)
+    assert cli.main(["lsst-demo", str(tmp_path / "demo"), *WORDS]) == 130
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
+
+
+def test_pipetask_must_be_installed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "_PIPETASK", "lsst.no_such.package")
     assert cli.main(["lsst-demo", str(tmp_path / "demo"), *WORDS]) == 2
-    assert re.search(r"pipetask ended with exit code \d+; .*pipetask\.log says why", capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.search(r'needs pipetask, of lsst\.no_such\.package, .* pip install "gpucoadd\[lsst\]"', said)
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("version, shown", [((3, 11), 1), ((3, 12), 0)])
+def test_batch_jobs_of_an_old_python_need_two_variables(tmp_path, monkeypatch, version, shown):
+    monkeypatch.setattr(sys, "version_info", version)
+    told = "\n".join(demo._next_steps(tmp_path))
+    assert told.count(f"export CTRL_MPEXEC_DIR={sys.prefix} DAF_BUTLER_DIR={sys.prefix}") == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bands", "7"], "--bands must be 1 to 6, got 7"),
+        (["--size", "95"], "--size must be at least 96, got 95"),
+        (["--seed", "-1"], "--seed must be 0 or more, got -1"),
+    ],
+)
+def test_errors_name_the_words_of_the_command(tmp_path, capsys, words, message):
+    assert cli.main(["lsst-demo", str(tmp_path / "demo"), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.parametrize("word", ["--visits", "--patches", "--bands", "-j"])

@@ -7,21 +7,20 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from lsst.daf.butler import Butler, Config, DatasetType
+from lsst.daf.butler import Config
 from lsst.pipe.base import Pipeline
 from lsst.resources import ResourcePath
 
-from gpucoadd.lsst import CompareWarpAssembleCoaddTask, PlainImage, butler_config
+from gpucoadd.lsst import CompareWarpAssembleCoaddTask, butler_config
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = resources.files("gpucoadd.lsst")
 BLOCKS = [
     yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/rubin.md").read_text(), re.DOTALL)
 ]
-PIPELINE, CONFIG, LAPTOP = BLOCKS
+PIPELINE, _, LAPTOP = BLOCKS
 
 
 @pytest.mark.parametrize(
@@ -42,6 +41,19 @@ def test_pipelines_resolve(name, kinds):
     assert inputs["direct_warp"] == inputs["psf_matched_warp"] == kinds[0]
 
 
+def test_both_pipelines_put_the_same():
+    ours, rubins = (
+        yaml.safe_load((PACKAGE / f"pipelines/{name}.yaml").read_text())["tasks"]["compareWarp"]
+        for name in ("compare_warp", "compare_warp_rubin")
+    )
+    assert ours["config"].pop("inputStorageClass") != rubins["config"].pop("inputStorageClass")
+    assert ours == rubins
+
+
+def test_batch_jobs_log_what_gpucoadd_says():
+    assert LAPTOP["defaultPreCmdOpts"].split() == ["--log-level=INFO", "--log-level=gpucoadd=INFO"]
+
+
 def test_docs_show_the_pipeline_and_the_batch_file():
     for block, file in ((PIPELINE, "pipelines/compare_warp.yaml"), (LAPTOP, "bps/laptop.yaml")):
         assert block == yaml.safe_load((PACKAGE / file).read_text())
@@ -55,24 +67,6 @@ def test_laptop_is_small():
     assert site["class"] == "lsst.ctrl.bps.parsl.sites.Local" and site["cores"] == 2
     service = pytest.importorskip("lsst.ctrl.bps.parsl", reason="lsst-ctrl-bps-parsl is not installed")
     assert LAPTOP["wmsServiceClass"].rpartition(".")[2] in dir(service)
-
-
-def test_docs_teach_a_repository_the_classes(tmp_path):
-    """The default repository of daf_butler, whose file is edited as the page says."""
-    assert CONFIG == butler_config()
-    root = tmp_path / "repo"
-    Butler.makeRepo(str(root))
-    file = root / "butler.yaml"
-    text = yaml.safe_load(file.read_text())
-    text["storageClasses"] = {**text.get("storageClasses", {}), **CONFIG["storageClasses"]}
-    formatters = {**text["datastore"].get("formatters", {}), **CONFIG["datastore"]["formatters"]}
-    text["datastore"]["formatters"] = formatters
-    file.write_text(yaml.safe_dump(text))
-    butler = Butler.from_config(str(root), run="run", writeable=True)
-    butler.registry.registerDatasetType(DatasetType("counts", (), "PlainImage", universe=butler.dimensions))
-    butler.put(PlainImage(np.arange(6, dtype=np.uint16).reshape(2, 3)), "counts")
-    assert butler.get("counts").image.tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert butler.getURI("counts").getExtension() == ".fits"
 
 
 def test_each_call_gives_a_config_of_its_own():

@@ -127,6 +127,21 @@ def test_datasets_are_where_rubin_has_them(butler, coadds):
     assert len(butler.query_datasets("compareWarp_metadata", collections=collection)) == 8
 
 
+def log_of(butler, field, collection):
+    records = butler.get("compareWarp_log", field.data_id, collections=collection)
+    return "\n".join(f"{record.name} {record.levelname} {record.message}" for record in records)
+
+
+def test_logs_have_the_weights(butler, fields, coadds):
+    collection, said, _ = coadds
+    for field in fields:
+        told = log_of(butler, field, collection)
+        for visit in field.night.warps.epochs:
+            assert re.search(rf"^gpucoadd\.compareWarp INFO Weight of .*visit: {visit},.*: \d", told, re.MULTILINE)
+    assert said.count("gpucoadd.compareWarp INFO: Weight of") == 48
+    assert "are to be removed but" not in said
+
+
 def test_metadata_count_and_time(butler, fields, expected, coadds):
     for field in fields:
         told = butler.get("compareWarp_metadata", field.data_id, collections=coadds[0])["compareWarp"]
@@ -211,6 +226,8 @@ def test_quantum_without_usable_warps_has_no_work(butler, fields, expected, spoi
     assert re.search(r"NoWorkFound|[Nn]othing to do|no work", said)
     assert "Executed 2 quanta successfully, 0 failed" in said
     check(butler, fields[0], expected[0, "g"], "no-work")
+    for told in (said.replace("WARNING:", "WARNING"), log_of(butler, fields[2], "no-work")):
+        assert re.search(r"^gpucoadd\.compareWarp WARNING .*1003.* is NaN everywhere; left out$", told, re.MULTILINE)
     found = refs_of(butler, "no-work", patch=1)
     assert [len(found[name]) for name in (*OUTPUTS, MASKS)] == [0, 0, 0, 0]
     assert len(found["compareWarp_metadata"]) == 1  # it is done, as far as the engine is concerned
