@@ -57,7 +57,8 @@ class Box(NamedTuple):
 
 def as_box(box: Any) -> Box:
     """
-    `Box` of what stands for one: a ``Box2I`` of `lsst.geom`, a ``Box`` of `lsst.images`, or x0, y0, width, height.
+    `Box` of what stands for one: a ``Box2I`` of `lsst.geom`, a ``Box`` of `lsst.images`, or x0, y0, width, height as a
+    sequence or as attributes.
 
     Raises
     ------
@@ -68,10 +69,14 @@ def as_box(box: Any) -> Box:
         return box
     if hasattr(box, "getMinX"):
         return Box(int(box.getMinX()), int(box.getMinY()), int(box.getWidth()), int(box.getHeight()))
+    if hasattr(box, "getBeginX"):
+        return Box(int(box.getBeginX()), int(box.getBeginY()), int(box.getWidth()), int(box.getHeight()))
     if hasattr(box, "y") and hasattr(box.y, "start"):
         return Box(int(box.x.start), int(box.y.start), int(box.x.stop - box.x.start), int(box.y.stop - box.y.start))
     if hasattr(box, "minX"):
         return Box(int(box.minX), int(box.minY), int(box.width), int(box.height))
+    if hasattr(box, "x0") and hasattr(box, "width"):
+        return Box(int(box.x0), int(box.y0), int(box.width), int(box.height))
     if isinstance(box, (tuple, list)) and len(box) == 4:
         return Box(*map(int, box))
     raise TypeError(f"a box must be x0, y0, width, height or an object of lsst.geom or lsst.images, got {box!r}")

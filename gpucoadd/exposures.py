@@ -176,9 +176,8 @@ def _new_exposure(like: Any) -> Any:
         return plain(like.image.copy(), mask=like.mask.copy(), variance=like.variance.copy())
     if not hasattr(like, "getMetadata"):
         return _copy(like)
-    try:
-        made = type(like)(like.getBBox(), like.getWcs())
-    except (TypeError, AttributeError):
+    made = _empty(like)
+    if made is None:
         made = _copy(like)
         if hasattr(made, "setPsf"):
             made.setPsf(None)
@@ -189,3 +188,13 @@ def _new_exposure(like: Any) -> Any:
     if unit is not None:
         made.getMetadata()["BUNIT"] = unit
     return made
+
+
+def _empty(like: Any) -> Any:
+    """An exposure of the class of `like` on its pixels, made of box and WCS; None if the class does not do that."""
+    try:
+        made = type(like)(like.getBBox(), like.getWcs())
+        fits = pixels_of(part(made, "image")).shape == pixels_of(part(like, "image")).shape
+    except (TypeError, AttributeError, ValueError):
+        return None
+    return made if fits else None

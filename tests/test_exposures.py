@@ -1,5 +1,7 @@
 """Exposures of the LSST stack in, by their attributes, and back."""
 
+from types import SimpleNamespace
+
 import afwlike
 import imageslike
 import numpy as np
@@ -39,7 +41,16 @@ def from_images(**more):
 def test_boxes_of_all_kinds():
     box = Box(30, -20, 7, 5)
     assert box.origin == (-20, 30) and box.shape == SHAPE
-    for given in (afwlike.Box2I.of(30, -20, 7, 5), imageslike.Box.from_shape(SHAPE, (-20, 30)), [30, -20, 7, 5], box):
+    begun = {"getBeginX": lambda: 30, "getBeginY": lambda: -20, "getWidth": lambda: 7, "getHeight": lambda: 5}
+    named = {"x0": 30, "y0": -20, "width": 7, "height": 5}
+    bounds = {"minX": 30, "minY": -20, "width": 7, "height": 5}
+    for given in (
+        afwlike.Box2I.of(30, -20, 7, 5),
+        imageslike.Box.from_shape(SHAPE, (-20, 30)),
+        [30, -20, 7, 5],
+        box,
+        *(SimpleNamespace(**attributes) for attributes in (begun, named, bounds)),
+    ):
         assert as_box(given) == box
     for like in (afwlike.Box2I.of(0, 0, 1, 1), imageslike.Box.from_shape((1, 1), (0, 0)), Box(0, 0, 1, 1)):
         made = box_like(box, like)
@@ -158,6 +169,26 @@ def test_a_coadd_has_nothing_of_its_warps_but_calibration():
     closed = Closed.of(*pixels(), afwlike.Planes(), psf=afwlike.Psf(np.ones((3, 3))))
     made = given_back(from_lsst(closed), closed, anew=True)
     assert type(made) is Closed and made.getPsf() is None
+
+    class OfPlanes(afwlike.Exposure):
+        """Takes two arguments, too, but others."""
+
+        def __init__(self, image, mask):
+            self.image = image
+
+        def clone(self):
+            made = super().clone()
+            made.__class__ = OfPlanes
+            return made
+
+        @classmethod
+        def of(cls, *planes, **more):
+            return afwlike.Exposure.of(*planes, **more)
+
+    of_planes = afw(psf=afwlike.Psf(np.ones((3, 3))))
+    of_planes.__class__ = OfPlanes
+    made = given_back(from_lsst(of_planes), of_planes, anew=True)
+    assert_array_equal(made.image.array, of_planes.image.array)
 
 
 def test_psf_of_all_kinds():

@@ -42,7 +42,7 @@ _WHERE: dict[str, str] = {
     "ImageReducer": "image_reducers",
     "ImageReducerConfig": "image_reducers",
     "OverridableConfig": "overrides",
-    "PixelSet": "loaded",
+    "PixelSet": ".pixel_sets",
     "PlainImage": "plain",
     "PlainImageFormatter": "storage",
     "PlainMask": "plain",

@@ -253,8 +253,9 @@ class AssembleCoaddTask(PipelineTask):
         if not warpRefList:
             raise NoWorkFound("there are no warps to coadd")
         refs = as_refs(warpRefList, skyInfo.bbox)
-        check_units(refs)
-        wcs = pixel_wcs(skyInfo.wcs, refs[0].box.origin) if self.config.doInputMap else skyInfo.wcs
+        check_units(refs, may_be_missing=True)  # prepareInputs, which LSST asks about them, may not have been called
+        wcs = getattr(skyInfo, "wcs", None)
+        wcs = pixel_wcs(wcs, refs[0].box.origin) if self.config.doInputMap else wcs
         stack = stack_of(refs, scalers=imageScalerList, wcs=wcs, device=self._computing.device)
         flags = self._flags(altMaskList, stack)
         options = self._assembly

@@ -21,7 +21,7 @@ from ..backend import Array
 from ..boxes import Box, as_box, box_like
 from ..exposure_masks import translated
 from ..exposure_parts import box_of
-from ..exposure_psfs import psf_of, psf_sigma, psf_stamp
+from ..exposure_psfs import psf_of, psf_sigma
 from ..exposures import from_lsst, unit_of
 from ..images import MaskedImage, WarpStack
 from ..masks import MaskSchema
@@ -232,11 +232,11 @@ def stack_of(
     return stack.to_device(device)
 
 
-def check_units(refs: Sequence[WarpRef]) -> None:
-    """ValueError if a warp is not in nJy."""
+def check_units(refs: Sequence[WarpRef], *, may_be_missing: bool = False) -> None:
+    """ValueError if a warp is not in nJy, or does not tell its unit and has to."""
     for ref in refs:
         unit = unit_of(ref.row)
-        if unit != "nJy":
+        if unit != "nJy" and not (unit is None and may_be_missing):
             raise ValueError(f"warp {ref.dataId} must be in nJy (BUNIT, or unit), got {unit!r}; calibrate it before")
 
 
@@ -271,13 +271,9 @@ def _visit(ref: Any) -> Hashable:
 
 
 def _psf(ref: WarpRef) -> Psf | None:
-    """PSF of a warp: ours as it is, else the stamp at its average position; None for one of even sides."""
+    """PSF of a warp, if it is ours: only then the coadd can be given one."""
     psf = psf_of(ref.row)
-    if psf is None or isinstance(psf, Psf):
-        return psf
-    stamp = psf_stamp(ref.row)
-    square = stamp is not None and stamp.shape[0] == stamp.shape[1] and stamp.shape[0] % 2 == 1
-    return Psf(stamp) if square else None
+    return psf if isinstance(psf, Psf) else None
 
 
 def _factors(scalers: Sequence[float | None] | None, n_warps: int) -> list[float]:

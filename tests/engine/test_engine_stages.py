@@ -418,6 +418,27 @@ def test_uncalibrated_warps(golden, unit):
         lsst_flow.make_task(golden).prepareInputs(handles, lsst_flow.sky_info(golden).bbox)
 
 
+def test_stages_without_what_they_do_not_need(golden, done):
+    """Somebody who goes on from weights of his own: no unit, no WCS, PSFs that tell their width alone."""
+    sky = SimpleNamespace(bbox=lsst_flow.sky_info(golden).bbox)
+    handles, twins = lsst_flow.make_handles(golden), lsst_flow.make_handles(golden, matched=True)
+    for handle in (*handles, *twins):
+        handle.exposure.getMetadata().clear()
+        psf = handle.exposure.getPsf()
+        handle.exposure.setPsf(SimpleNamespace(computeShape=lambda sigma=psf._sigma: afwlike.Quadrupole(sigma)))
+    kept = [handle for handle in handles if handle.dataId["visit"] - 100 in golden["out_used_epochs"]]
+    supplementary = SimpleNamespace(
+        templateCoadd=done.template_exposure, warpRefList=twins, imageScalerList=[None] * len(twins)
+    )
+    lists = {"warpRefList": kept, "imageScalerList": [None] * len(kept), "weightList": done.struct.weightList}
+    made = done.task.run(sky, **lists, supplementaryData=supplementary).coaddExposure
+    done.task.processResults(made)
+    same(from_lsst(made), done)
+    kept[0].exposure.getMetadata()["BUNIT"] = "adu"
+    with pytest.raises(ValueError, match="must be in nJy"):
+        done.task.run(sky, **lists, supplementaryData=supplementary)
+
+
 def test_a_warp_that_does_not_cover_the_patch(golden):
     handles = lsst_flow.make_handles(golden)
     handles[1] = InMemoryDatasetHandle(handles[1].exposure.cut(afwlike.Box2I.of(*golden["in_xy0"].tolist(), 50, 50)))
