@@ -307,7 +307,7 @@ def test_nothing_stays_under_the_least_bound(cupy, tmp_path, caplog):
     warps = read_warps(write_stack(tmp_path / "a", 3), device="cuda")
     with residence.bounded(warps, Work(1, 1)) as (kept, _, work):
         assert not kept.source.in_memory and work.memory > 1
-    assert len(warnings_in(caplog)) == 1 and "is less than the" in warnings_in(caplog)[0]
+    assert len(warnings_in(caplog)) == 1 and "memory bound of 1 bytes is less than the" in warnings_in(caplog)[0]
 
 
 def test_fewer_stay_on_a_device_that_is_full(cupy, tmp_path, caplog):
