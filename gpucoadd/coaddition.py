@@ -194,7 +194,13 @@ def weigh(
     Returns
     -------
     Prepared
-        None may be left; the reasons are in it.
+        Positions of the epochs, and their weights in one over the unit squared. None may be left; the reasons are in
+        it.
+
+    Raises
+    ------
+    ValueError
+        If `memory` or `threads` is not positive.
     """
     work = Work(memory_bound(memory, warps), check_threads(threads))
     with using(stack_device(warps)), bounded(warps, work) as (stack, _, work):
@@ -221,7 +227,7 @@ def assemble_weighted(
     warps : WarpStack
         Without twins.
     weights : sequence of float, shape (epoch,)
-        Finite and positive.
+        Finite and positive, in one over the unit squared; used as float64.
     config : AssemblyConfig
         Its interpolation is left to the caller, as in LSST.
     reject : sequence of str, optional
@@ -240,7 +246,12 @@ def assemble_weighted(
     Raises
     ------
     ValueError
-        If the weights do not fit.
+        If the weights do not fit; if an input map is wanted and there are no detectors; if an option does not fit the
+        masks, or `memory` or `threads` is not positive.
+    FileNotFoundError, TypeError, ValueError
+        If `detectors`, or the WCS that it needs, cannot be used.
+    ImportError
+        If detectors are given and healsparse is not installed.
     """
     numbers = check_weights(weights, warps.shape[0])
     prepared = Prepared(tuple(range(len(numbers))), numbers, ())

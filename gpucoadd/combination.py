@@ -367,7 +367,23 @@ def combine(
 
 
 def edited_mask(mask: Array, edits: Sequence[MaskEdit], epoch: int = 0) -> Array:
-    """Mask (y, x) of one epoch, a new one, after the edits."""
+    """
+    Mask of one epoch after edits.
+
+    Parameters
+    ----------
+    mask : array, shape (y, x), int32
+        Not modified.
+    edits : sequence of MaskEdit
+        In their order.
+    epoch : int
+        Which of the epochs that the edits have flags of.
+
+    Returns
+    -------
+    array, shape (y, x), int32
+        A new one, on the device of `mask`.
+    """
     words = [(bits.words[epoch : epoch + 1], keep, add) for bits, keep, add in edits]
     with using(mask):
         return primitives.stacking_masks(mask[None], words, 0, 0, online=False)[0][0]

@@ -259,6 +259,13 @@ def scaled_variance(v1: Array, v2: Array, c1: Array, c2: Array) -> Array:
     Returns
     -------
     array, shape (y, x), dtype of `v1`
+
+    Raises
+    ------
+    TypeError
+        If arrays are mixed (host and device).
+    ValueError
+        If the shapes of `v1` and `v2` differ.
     """
     xp = array_module(v1=v1, v2=v2, c1=c1, c2=c2)
     _check_same_shape(v1, v2)

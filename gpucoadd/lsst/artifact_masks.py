@@ -31,13 +31,21 @@ class ArtifactMasks(MutableSequence):
         Pixels of the patch.
     exposures : sequence of object or None, (epoch,)
         In whose kind the sets are given; None for an epoch without a twin, which has no EDGE.
+
+    Attributes
+    ----------
+    artifacts : Artifacts
+        As given.
+    as_found : bool
+        Whether nobody has looked at a set yet, so that `artifacts` has all there is. Afterwards the sets count, which
+        may have been changed.
     """
 
     def __init__(self, artifacts: Artifacts, box: Box, exposures: Sequence[Any]) -> None:
         self.artifacts = artifacts
         self._box, self._exposures = box, exposures
         self._tables: list[Any] = [None] * len(exposures)
-        self.as_found = True  # nobody has looked, so nobody has changed anything
+        self.as_found = True
 
     def __len__(self) -> int:
         return len(self._tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from lsst.pex.config import Config, ConfigurableField, ConfigurableInstance
@@ -15,6 +16,28 @@ class _NotRunHere(ValueError):
         self.message = message
 
 
+class Later:
+    """
+    A target whose module cannot be imported yet.
+
+    Parameters
+    ----------
+    name : str
+        Of the class.
+    config_class : type
+        Its configuration.
+    load : callable
+        Imports the class.
+    """
+
+    def __init__(self, name: str, config_class: type[Config], load: Callable[[], type]) -> None:
+        self.__name__, self.ConfigClass, self.load = name, config_class, load
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """An object of the class."""
+        return self.load()(*arguments, **keywords)
+
+
 class RunHereField(ConfigurableField):
     """
     A subtask that gpucoadd runs: it may be retargeted to LSST's own class, by its name, and to no other.
@@ -22,8 +45,12 @@ class RunHereField(ConfigurableField):
     Target and configuration stay gpucoadd's.
     """
 
+    target: Any
+
     def __get__(self, instance: Any, owner: Any = None, at: Any = None, label: str = "default") -> Any:
-        """The configuration, pointed at gpucoadd's target."""
+        """The configuration, pointed at gpucoadd's target; of a class of configurations, the field."""
+        if instance is not None and isinstance(self.target, Later):
+            self.target = self.target.load()
         value = super().__get__(instance, owner, at=at, label=label)
         if isinstance(value, ConfigurableInstance):
             object.__setattr__(value, "_target", self.target)

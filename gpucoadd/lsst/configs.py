@@ -20,7 +20,7 @@ from lsst.pex.config import (
 )
 from lsst.pipe.base import PipelineTaskConfig
 
-from .config_fields import RunHereField
+from .config_fields import Later, RunHereField
 from .config_names import assembly_options, check_options, coadd_options
 from .connections import PLAIN, STORAGE_CLASSES, AssembleCoaddConnections, CompareWarpAssembleCoaddConnections
 from .devices import device_field
@@ -145,15 +145,10 @@ class AssembleCoaddConfig(  # type: ignore[call-arg]
             super().applyConfigOverrides(*arguments, **keywords)
 
 
-class AssembleCoaddTask:
-    """The base task as a target: `gpucoadd.lsst.AssembleCoaddTask`, which is imported when one is made."""
+def _base_task() -> type:
+    from .assemble_coadd import AssembleCoaddTask  # that module needs this one
 
-    ConfigClass = AssembleCoaddConfig
-
-    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
-        from .assemble_coadd import AssembleCoaddTask as Task  # that module needs this one
-
-        return Task(*arguments, **keywords)
+    return AssembleCoaddTask
 
 
 class CompareWarpAssembleCoaddConfig(  # type: ignore[call-arg]
@@ -161,7 +156,10 @@ class CompareWarpAssembleCoaddConfig(  # type: ignore[call-arg]
 ):
     """An artifact-rejecting coadd."""
 
-    assembleStaticSkyModel = RunHereField(doc="The static sky that warps are compared with", target=AssembleCoaddTask)
+    assembleStaticSkyModel = RunHereField(
+        doc="The static sky that warps are compared with",
+        target=Later("AssembleCoaddTask", AssembleCoaddConfig, _base_task),
+    )
     detect = RunHereField(doc="Detection on each difference of a warp and the template", target=SourceDetectionTask)
     detectTemplate = RunHereField(
         doc="Detection of bright sources in the template, with doPreserveContainedBySource", target=SourceDetectionTask

@@ -33,6 +33,17 @@ def coadd_exposure(coadd: Coadd, refs: Sequence[WarpRef], *, planes: Sequence[st
         Planes that are set later.
     matched : bool
         Whether the warps are PSF-matched, and the widest PSF among them is that of the coadd.
+
+    Returns
+    -------
+    object
+        A new one on the host: an exposure of `lsst.afw` or a masked image of `lsst.images`, in the dtypes of the first
+        warp, or a `PlainMaskedImage`, float32. Its mask has the planes of the coadd and `planes`.
+
+    Raises
+    ------
+    ValueError
+        If the first warp has not the shape of the coadd.
     """
     host = [to_host(plane) for plane in (coadd.image, coadd.variance, coadd.mask)]
     pixels = coadd.with_planes(*host, schema=coadd.schema.with_planes(*planes))
@@ -52,7 +63,11 @@ def count_image(coadd: Coadd, ref: WarpRef) -> Any:
     """
     Epochs that contributed to each pixel, in the kind of a warp.
 
-    ``ImageU`` of `lsst.afw`, which is loaded if the warp is of it, an image of `lsst.images`, else a `PlainImage`.
+    Returns
+    -------
+    object
+        ``ImageU`` of `lsst.afw` (uint16), which is loaded if the warp is of it; an image of `lsst.images`, or else a
+        `PlainImage`, both int32.
     """
     counts = to_host(coadd.n_image)
     afw = loaded_afw("image", ref.row)
@@ -66,7 +81,26 @@ def count_image(coadd: Coadd, ref: WarpRef) -> Any:
 
 
 def mask_exposure(mask: np.ndarray, schema: MaskSchema, ref: WarpRef, *, wcs: Any) -> Any:
-    """The mask of a warp, in its kind, with other pixels."""
+    """
+    The mask of a warp, in its kind, with other pixels.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray, shape (y, x), int32
+        Of the patch.
+    schema : MaskSchema
+        Names of its bits.
+    ref : WarpRef
+        The warp.
+    wcs : object
+        Of the patch.
+
+    Returns
+    -------
+    object
+        A new mask of `lsst.afw` or `lsst.images`, in which a plane may have another bit, or a `PlainMask`, with the
+        bits of `schema`.
+    """
     if isinstance(ref.row, MaskedImage):
         return PlainMask(mask, schema=schema, origin=ref.box.origin, wcs=wcs)
     return mask_given_back(mask, schema, ref.row.mask, ref.bbox)

@@ -80,6 +80,15 @@ class WarpRef:
         The same.
     row : object
         The first row of the patch, in the kind that the warp has.
+    schema : MaskSchema
+        Planes of the mask, with the bits that `read` gives.
+    seconds : float
+        Spent on reading so far, in all threads together.
+
+    Raises
+    ------
+    TypeError
+        If `bbox` is no box, or the warp of no kind that `gpucoadd.from_lsst` takes.
     """
 
     def __init__(self, handle: Any, bbox: Any, room: Room) -> None:
@@ -106,7 +115,26 @@ class WarpRef:
         return self._get(self.box)
 
     def read(self, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image, variance and mask of some rows of the patch."""
+        """
+        Some rows of the patch.
+
+        Parameters
+        ----------
+        rows : slice
+            Counted from the first of the patch; with begin and end.
+
+        Returns
+        -------
+        numpy.ndarray, shape (rows, x)
+            Image and variance, float32, and mask, int32, with bits as in `schema`. Not to be written to.
+
+        Raises
+        ------
+        ValueError
+            If the warp does not cover these rows.
+        TypeError
+            If its pixels are of no dtype that `gpucoadd.MaskedImage` takes.
+        """
         if self._planes is not None:
             image, variance, mask = self._planes
             return image[rows], variance[rows], mask[rows]
@@ -186,13 +214,12 @@ def stack_of(
     refs: Sequence[WarpRef],
     *,
     scalers: Sequence[float | None] | None = None,
-    schema: MaskSchema | None = None,
     wcs: Any = None,
     epochs: Sequence[Hashable] | None = None,
     device: str = "cpu",
 ) -> WarpStack:
     """
-    The warps as a stack.
+    The warps as a stack, whose planes are those of the first warp and what the others have besides.
 
     Parameters
     ----------
@@ -200,14 +227,17 @@ def stack_of(
         At least one, of one patch.
     scalers : sequence of float or None, optional
         Factor of each warp's fluxes; None for 1.
-    schema : MaskSchema, optional
-        Planes of the stack; those of the first warp and what the others have besides when left out.
     wcs : object, optional
         Of the patch; that of the first warp when left out.
     epochs : sequence of hashable, optional
         Ids; see `epoch_ids`.
     device : str
         As in `gpucoadd.backend.resolve_device`.
+
+    Returns
+    -------
+    WarpStack
+        Without twins. Pixels are read, in float32, when a step asks for them.
 
     Raises
     ------
@@ -216,9 +246,10 @@ def stack_of(
     TypeError
         If a scaler is no number.
     """
+    schema = common_schema(refs)
     stack = WarpStack.from_source(
-        _RefSource(refs, schema or common_schema(refs)),
-        schema=schema or common_schema(refs),
+        _RefSource(refs, schema),
+        schema=schema,
         psf_sigma=[psf_sigma(ref.row) for ref in refs],
         psfs=[_psf(ref) for ref in refs],
         epochs=epoch_ids(refs) if epochs is None else epochs,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import subprocess
+import sys
 
 import goldens
 import numpy as np
@@ -354,6 +356,21 @@ def test_retargeting_to_the_same_task_keeps_values():
     assert config.detect.target is SourceDetectionTask
     config.assembleStaticSkyModel.retarget(AssembleCoaddTask)
     assert "assembleStaticSkyModel.retarget" not in config.saveToString(skipImports=True)
+
+
+def test_the_base_task_is_the_target():
+    """Also where only configurations were imported; and what stands for it until then makes it."""
+    code = (
+        "from gpucoadd.lsst import CompareWarpAssembleCoaddConfig as Config\n"
+        "later = Config.assembleStaticSkyModel.target\n"
+        "target = Config().assembleStaticSkyModel.target\n"
+        "import gpucoadd.lsst\n"
+        "assert target is gpucoadd.lsst.AssembleCoaddTask is Config.assembleStaticSkyModel.target\n"
+        "assert later is not target and type(later()) is target\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert CompareWarpAssembleCoaddConfig().assembleStaticSkyModel.target is AssembleCoaddTask
 
 
 class OtherTask:
