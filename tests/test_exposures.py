@@ -257,10 +257,12 @@ def test_an_image_of_a_class_that_has_more():
 
 
 def test_other_planes_of_the_same_pixels():
-    image, other = ours(), [plane + 1 for plane in pixels()]
+    place = {"origin": (-20, 30), "wcs": "a wcs", "unit": "nJy"}
+    image = gpucoadd.MaskedImage(*pixels(), schema=gpucoadd.MaskSchema.lsst(), **place)
+    other = [plane + 1 for plane in pixels()]
     made = image.with_planes(*other)
     assert made.image is other[0] and made.variance is other[1] and made.mask is other[2]
-    assert (made.schema, made.origin, made.wcs, made.unit) == (image.schema, image.origin, image.wcs, image.unit)
+    assert made.schema is image.schema and {name: getattr(made, name) for name in place} == place
     more = image.schema.with_planes("SATELLITE")
     assert image.with_planes(*other, schema=more).schema == more
     with pytest.raises(ValueError, match=r"shape \(2, 7\) but the image \(5, 7\); both must cover"):
