@@ -31,6 +31,12 @@ _FIXED_BYTES_PER_PIXEL = 150  # the results, and one epoch with what is made of 
 _FIXED_BYTES_PER_SAMPLE = 0.83  # flags of every epoch, and its footprints where a few per cent of the pixels are in one
 
 
+def least_memory(shape: tuple[int, int, int]) -> int:
+    """Bytes that a coadd of (epoch, y, x) takes beside decoded epochs."""
+    n_epochs, n_rows, n_columns = shape
+    return int(n_rows * n_columns * (_FIXED_BYTES_PER_PIXEL + _FIXED_BYTES_PER_SAMPLE * n_epochs))
+
+
 @contextmanager
 def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack, Work]]:
     """
@@ -43,7 +49,7 @@ def bounded(warps: WarpStack, work: Work) -> Iterator[tuple[WarpStack, WarpStack
     """
     matched = warps if warps.psf_matched is None else warps.psf_matched
     n_epochs, n_rows, n_columns = warps.shape
-    least = int(n_rows * n_columns * (_FIXED_BYTES_PER_PIXEL + _FIXED_BYTES_PER_SAMPLE * n_epochs))
+    least = least_memory(warps.shape)
     if work.memory <= least:
         logger.warning(
             "memory bound of %s is less than the %s that a patch of %d x %d pixels and %d epochs takes; "

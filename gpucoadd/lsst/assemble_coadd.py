@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from lsst.pipe.base import NoWorkFound, PipelineTask, Struct
 
 from ..assembly_config import AssemblyConfig
+from ..backend import resolve_device
 from ..boxes import Box, as_box
 from ..bright_objects import mask_bright_objects
 from ..coaddition import assemble_weighted, mask_edits, set_inexact_psf, weigh
@@ -31,11 +32,13 @@ from ..exposures import from_lsst, overwrite
 from ..images import MaskedImage, WarpStack
 from ..interpolation import interpolate
 from ..masks import MaskSchema
+from ..residence import least_memory
 from ..workers import check_memory
 from .artifact_masks import ArtifactMasks, Table, as_flags
 from .catalogues import bright_table, detector_table, pixel_wcs
 from .config_names import assembly_options
 from .configs import AssembleCoaddConfig
+from .connections import WCS_COMPONENTS
 from .overridden import check_overridden
 from .results import coadd_exposure, count_image
 from .warps import Room, WarpRef, as_refs, bytes_of_warp, check_units, data_key, stack_of
@@ -62,6 +65,7 @@ class AssembleCoaddTask(PipelineTask):
         self._computing = self.config  # whose device, memory and threads hold
         self._cores: int | None = None
         self._memory: int | None = None
+        self._held = 0  # bytes for warps between the stages
 
     # ------------------------------------------------------------------------------------------------ the engine
 
@@ -101,9 +105,18 @@ class AssembleCoaddTask(PipelineTask):
         self._memory = None if resources.max_mem is None else int(resources.max_mem.to_value("byte"))
 
     @property
+    def _bound(self) -> int:
+        """Bytes of the host's memory that a quantum may take."""
+        return check_memory(self._memory if self._computing.memory is None else self._computing.memory)
+
+    @property
+    def _on_host(self) -> bool:
+        return resolve_device(self._computing.device)[0] == "cpu"
+
+    @property
     def _machine(self) -> dict[str, Any]:
-        """Arguments that the array functions share."""
-        memory = self._memory if self._computing.memory is None else self._computing.memory
+        """Arguments that the array functions share. What they may take on a device, the engine does not know."""
+        memory = max(self._bound - self._held, 1) if self._on_host else self._computing.memory
         return {"memory": memory, "threads": self._computing.threads or self._cores}
 
     @property
@@ -112,7 +125,7 @@ class AssembleCoaddTask(PipelineTask):
         return assembly_options(self.config)
 
     def _skyInfo(self, inputs: dict[str, Any], data_id: Any) -> Struct:
-        """Box and WCS of the patch, from the sky map, or from the first warp where there is none."""
+        """Box and WCS of the patch, from the sky map, or from the first warp where that has them."""
         sky_map = inputs.get("skyMap")
         if sky_map is not None:
             tract = sky_map[data_id["tract"]]
@@ -122,14 +135,21 @@ class AssembleCoaddTask(PipelineTask):
         handles = [*inputs["inputWarps"], *inputs.get("psfMatchedWarps", ())]
         if not handles:
             raise NoWorkFound("there are no warps")
-        return Struct(bbox=handles[0].get(component="bbox"), wcs=handles[0].get(component="wcs"))
+        wcs = WCS_COMPONENTS[self.config.inputStorageClass]
+        return Struct(bbox=handles[0].get(component="bbox"), wcs=handles[0].get(component=wcs))
 
     def _open(self, inputs: dict[str, Any], skyInfo: Struct) -> dict[str, list[WarpRef]]:
-        """The warps, whose pixels stay in memory between the stages as far as half of it allows."""
-        twins = inputs.get("psfMatchedWarps", ())
-        room = check_memory(self._machine["memory"]) // 2
-        for_twins = min(room, len(twins) * bytes_of_warp(as_box(skyInfo.bbox)))  # these are read most often
-        warps = {"inputWarps": as_refs(inputs["inputWarps"], skyInfo.bbox, Room(room - for_twins))}
+        """
+        The warps, whose pixels stay in memory between the stages as far as that allows.
+
+        They have half of what the least that a coadd takes leaves, the twins first, for these are read most often; the
+        stages have the rest.
+        """
+        box, twins = as_box(skyInfo.bbox), inputs.get("psfMatchedWarps", ())
+        least = least_memory((len(inputs["inputWarps"]), *box.shape)) if self._on_host else 0
+        self._held = max(self._bound - least, 0) // 2
+        for_twins = min(self._held, len(twins) * bytes_of_warp(box))
+        warps = {"inputWarps": as_refs(inputs["inputWarps"], skyInfo.bbox, Room(self._held - for_twins))}
         return warps | ({"psfMatchedWarps": as_refs(twins, skyInfo.bbox, Room(for_twins))} if twins else {})
 
     def _makeSupplementaryData(self, skyInfo: Struct, warps: dict[str, list[WarpRef]]) -> Struct:

@@ -94,6 +94,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
     def _makeSupplementaryData(self, skyInfo: Struct, warps: dict[str, list[WarpRef]]) -> Struct:
         """The template, and the PSF-matched warps that it is made of."""
         make = self.assembleStaticSkyModel
+        make._held = self._held
         given = warps.get("psfMatchedWarps", [])
         prepared = make.prepareInputs(given, skyInfo.bbox)
         if not prepared.warpRefList:

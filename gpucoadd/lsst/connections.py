@@ -22,6 +22,9 @@ STORAGE_CLASSES = {
     "PlainMaskedImage": ("PlainMaskedImage", "PlainMask", "PlainImage"),
 }
 PLAIN = "PlainMaskedImage"
+# Classes of warps that carry their box and WCS, and the component that the latter is. A box of the sky map is one of
+# lsst.geom, which readers of lsst.images do not take.
+WCS_COMPONENTS = {"MaskedImageV2": "sky_projection", PLAIN: "wcs"}
 
 
 class AssembleCoaddConnections(  # type: ignore[call-arg]
@@ -45,7 +48,7 @@ class AssembleCoaddConnections(  # type: ignore[call-arg]
         multiple=True,
     )
     skyMap = connection_types.Input(
-        doc="Tracts and patches; not read for PlainMaskedImage, whose warps carry their box and WCS.",
+        doc="Tracts and patches; only for ExposureF: other warps carry their box and WCS.",
         name="skyMap",
         storageClass="SkyMap",
         dimensions=("skymap",),
@@ -95,7 +98,7 @@ class AssembleCoaddConnections(  # type: ignore[call-arg]
             self.brightObjectMask = dataclasses.replace(self.brightObjectMask, storageClass="AstropyTable")
         for connection, wanted in (
             ("coaddExposure", config.doWrite),
-            ("skyMap", image != PLAIN),
+            ("skyMap", image not in WCS_COMPONENTS),
             ("selectedVisits", config.doSelectVisits),
             ("brightObjectMask", config.doMaskBrightObjects),
             ("nImage", config.doNImage),

@@ -21,7 +21,7 @@ ALL = {
 TABLE = {
     "inputWarps": ("direct_warp", ("ExposureF", "MaskedImageV2", "PlainMaskedImage"), WARP),
     "psfMatchedWarps": ("psf_matched_warp", ("ExposureF", "MaskedImageV2", "PlainMaskedImage"), WARP),
-    "skyMap": ("skyMap", ("SkyMap", "SkyMap", None), {"skymap"}),
+    "skyMap": ("skyMap", ("SkyMap", None, None), {"skymap"}),
     "selectedVisits": ("deep_coadd_visits", ("StructuredDataDict",) * 3, COADD),
     "brightObjectMask": ("brightObjectMask", ("ObjectMaskCatalog", "ObjectMaskCatalog", "AstropyTable"), COADD),
     "coaddExposure": ("deep_coadd_predetection", ("ExposureF", "MaskedImageV2", "PlainMaskedImage"), COADD),

@@ -25,6 +25,7 @@ from gpucoadd.lsst import ArtifactMasks, AssembleCoaddTask, CompareWarpAssembleC
 from gpucoadd.lsst.plain import PlainImage, PlainMaskedImage
 from gpucoadd.lsst.warps import Room, as_refs, epoch_ids, stack_of
 from gpucoadd.pixel_sets import pieces, plane_of
+from gpucoadd.residence import least_memory
 
 FULL = next(path for path in goldens.paths() if path.stem == "no_matched_twin")
 WITH_SETS = [path for path in goldens.paths() if "out_candidates" in goldens.load(path).arrays]
@@ -335,12 +336,32 @@ def test_pixels_are_read_in_pieces_or_kept(golden, done):
         assert len(handle.boxes) == (0 if ref.kept else 1)
 
 
+def test_where_box_and_wcs_of_a_patch_come_from(golden):
+    def told(**components):
+        return SimpleNamespace(get=lambda *, component: components[component])
+
+    for storage, name in (("PlainMaskedImage", "wcs"), ("MaskedImageV2", "sky_projection")):
+        task = lsst_flow.make_task(golden, inputStorageClass=storage)
+        for connection in ("inputWarps", "psfMatchedWarps"):
+            inputs = {"inputWarps": [], connection: [told(bbox="a box", **{name: "a wcs"})]}
+            sky = task._skyInfo(inputs, {})
+            assert (sky.bbox, sky.wcs) == ("a box", "a wcs")
+        with pytest.raises(NoWorkFound, match="there are no warps"):
+            task._skyInfo({"inputWarps": []}, {})
+    patch = SimpleNamespace(getOuterBBox=lambda: "the outer box")
+    tract = SimpleNamespace(getPatchInfo=lambda number: {6: patch}[number], getWcs=lambda: "the tract's")
+    sky = lsst_flow.make_task(golden)._skyInfo({"inputWarps": [], "skyMap": {9: tract}}, {"tract": 9, "patch": 6})
+    assert (sky.bbox, sky.wcs, sky.patchInfo, sky.tractInfo) == ("the outer box", "the tract's", patch, tract)
+
+
 def test_twins_are_kept_first(golden):
     direct, twins = lsst_flow.make_handles(golden), lsst_flow.make_handles(golden, matched=True)
     sky = lsst_flow.sky_info(golden)
     plane = 12 * sky.bbox.getWidth() * sky.bbox.getHeight()
-    task = lsst_flow.make_task(golden, memory=2 * plane * (len(twins) + 2))
+    least = least_memory(golden["in_image"].shape)
+    task = lsst_flow.make_task(golden, memory=least + 2 * plane * (len(twins) + 2))
     warps = task._open({"inputWarps": direct, "psfMatchedWarps": twins}, sky)
+    assert task._machine["memory"] == least + plane * (len(twins) + 2), "the stages have the rest"
     task.prepareInputs(warps["inputWarps"], sky.bbox)
     task.prepareInputs(warps["psfMatchedWarps"], sky.bbox)
     assert [ref.kept for ref in warps["psfMatchedWarps"]] == [True] * len(twins)
