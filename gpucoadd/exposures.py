@@ -43,6 +43,7 @@ def from_lsst(exposure: Any) -> MaskedImage:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from types import SimpleNamespace as Object
     >>> image, mask = np.ones((2, 3), np.float32), np.zeros((2, 3), np.int32)
     >>> planes = Object(array=mask, getMaskPlaneDict=lambda: {"BAD": 0, "NO_DATA": 8})
