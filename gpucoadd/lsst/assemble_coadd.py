@@ -41,7 +41,7 @@ from .configs import AssembleCoaddConfig
 from .connections import WCS_COMPONENTS
 from .overridden import check_overridden
 from .results import coadd_exposure, count_image
-from .warps import Room, WarpRef, as_refs, bytes_of_warp, check_units, data_key, stack_of
+from .warps import Room, WarpRef, as_refs, by_data_id, bytes_of_warp, check_units, data_key, stack_of
 
 
 class AssembleCoaddTask(PipelineTask):
@@ -205,9 +205,9 @@ class AssembleCoaddTask(PipelineTask):
         Raises
         ------
         ValueError
-            If a warp is not in nJy.
+            If a warp is not in nJy, or the twins have no data ids that differ.
         """
-        twins = {data_key(ref): ref for ref in psfMatchedWarpRefList or ()}
+        twins = by_data_id(psfMatchedWarpRefList or ())
         refs = as_refs(refList, coadd_bbox)
         kept: Sequence[int] = ()
         weights: Sequence[float] = ()

@@ -32,9 +32,10 @@ from .artifact_masks import ArtifactMasks, Table, edge_plane
 from .assemble_coadd import AssembleCoaddTask
 from .config_names import coadd_options, values_without_effect
 from .configs import CompareWarpAssembleCoaddConfig
+from .devices import on_device
 from .overridden import check_overridden
 from .results import mask_exposure
-from .warps import WarpRef, as_refs, data_key, epoch_ids, stack_of
+from .warps import WarpRef, as_refs, by_data_id, data_key, epoch_ids, stack_of
 
 _OUTSIDE = "OUTSIDE_IMAGE"
 
@@ -45,8 +46,8 @@ class _Template(MaskedImage):
     psf_sigma: float
 
     def __init__(self, template: MaskedImage, psf_sigma: float, device: str) -> None:
-        planes = (to_device(plane, device) for plane in (template.image, template.variance, template.mask))
-        super().__init__(*planes, schema=template.schema, origin=template.origin)
+        moved = on_device(template, device)
+        super().__init__(moved.image, moved.variance, moved.mask, schema=moved.schema, origin=moved.origin)
         self._set(psf_sigma=psf_sigma)
 
     def alone(self) -> WarpStack:
@@ -109,7 +110,7 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         if hasattr(outputRefs, "templateCoadd"):
             yield supplementary.templateCoadd, outputRefs.templateCoadd
         if hasattr(outputRefs, "artifactMasks"):
-            places = {data_key(ref): ref for ref in outputRefs.artifactMasks}
+            places = by_data_id(outputRefs.artifactMasks)
             masks = self.artifactMasks(result.warpRefList, result.altMaskList)
             for ref, mask in zip(result.warpRefList, masks, strict=True):
                 yield mask, places[data_key(ref)]
@@ -154,7 +155,8 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
         NoWorkFound
             If there are no warps.
         ValueError, TypeError
-            As of the base task; if a PSF width is missing; if `altMaskList` or `mask` is given.
+            As of the base task; if warps have no data ids that differ; if a PSF width is missing; if `altMaskList` or
+            `mask` is given.
         """
         if altMaskList is not None or mask is not None:
             raise TypeError("altMaskList and mask are made here; override findArtifacts to have others")
@@ -162,8 +164,8 @@ class CompareWarpAssembleCoaddTask(AssembleCoaddTask):
             raise NoWorkFound("there are no warps to coadd")
         matched = as_refs(supplementaryData.warpRefList, skyInfo.bbox)
         scalers = getattr(supplementaryData, "imageScalerList", None) or [None] * len(matched)
-        twins = {data_key(ref): (ref, scaler) for ref, scaler in zip(matched, scalers, strict=True)}
-        aligned, aligned_scalers = zip(*(twins.get(data_key(ref), (None, None)) for ref in warpRefList), strict=True)
+        twins = dict(zip(by_data_id(matched), zip(matched, scalers, strict=True), strict=True))
+        aligned, aligned_scalers = zip(*(twins.get(key, (None, None)) for key in by_data_id(warpRefList)), strict=True)
         found = self.findArtifacts(supplementaryData.templateCoadd, aligned, aligned_scalers)
         result = super().run(
             skyInfo,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lsst.pex.config import Field
 
 from ..backend import array_module, is_host, parse_device, to_device
@@ -35,6 +33,4 @@ def on_device(image: MaskedImage, device: str) -> MaskedImage:
     """`image` with its planes on a device, errors as of `resolve_device`; if they are on one already, they stay."""
     if not is_host(array_module(image.image)):
         return image
-    moved = [to_device(plane, device) for plane in (image.image, image.variance, image.mask)]
-    place: dict[str, Any] = {"schema": image.schema, "origin": image.origin, "wcs": image.wcs, "unit": image.unit}
-    return MaskedImage(*moved, **place)
+    return image.with_planes(*(to_device(plane, device) for plane in (image.image, image.variance, image.mask)))

@@ -141,8 +141,8 @@ class WarpRef:
         box = self.box._replace(y0=self.box.y0 + rows.start, height=rows.stop - rows.start)
         start = time.perf_counter()
         planes = self._cut(from_lsst(self._get(box)), box)
-        self.seconds += time.perf_counter() - start
         with self._lock:
+            self.seconds += time.perf_counter() - start
             if box == self.box and self._planes is None and self._room.take(bytes_of_warp(box)):
                 self._planes = planes
         return planes
@@ -285,12 +285,29 @@ def epoch_ids(refs: Sequence[Any]) -> list[Hashable]:
     return list(range(len(refs))) if None in visits or len(set(visits)) < len(visits) else visits
 
 
-def data_key(ref: Any) -> Any:
-    """What a warp and its twin have in common: the data id; of a warp without one, nothing."""
+def by_data_id(refs: Sequence[Any]) -> dict[Hashable, Any]:
+    """
+    The warps, or the places of datasets, by `data_key`.
+
+    Raises
+    ------
+    ValueError
+        If one has no data id, or two have the same.
+    """
+    found = {data_key(ref): ref for ref in refs}
+    if len(found) < len(refs) or None in found or frozenset() in found:
+        raise ValueError(
+            "warps and their PSF-matched twins are matched by their data ids, so each must have one of its own, such "
+            f"as visit=7; got {', '.join(str(getattr(ref, 'dataId', None)) for ref in refs)}"
+        )
+    return found
+
+
+def data_key(ref: Any) -> Hashable:
+    """What a warp and its twin have in common: the data id, of the engine's kind, a mapping, or any other id."""
     data_id = getattr(ref, "dataId", None)
-    if data_id is None:
-        return id(ref)
-    return frozenset(dict(getattr(data_id, "required", data_id)).items())
+    required = getattr(data_id, "required", data_id)
+    return frozenset(required.items()) if hasattr(required, "items") else required
 
 
 def _visit(ref: Any) -> Hashable:

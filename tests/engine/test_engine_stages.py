@@ -511,6 +511,34 @@ def test_lists_that_do_not_fit(golden):
         task.run(sky, **lists, imageScalerList=[None] * 7, supplementaryData=None, altMaskLst=[1])
 
 
+@pytest.mark.parametrize("ids", [{}, {"visit": 7}], ids=["none", "the same"])
+def test_warps_that_cannot_be_told_apart(golden, done, ids):
+    """Else each would be compared with one and the same twin, or with none."""
+    task, sky = done.task, lsst_flow.sky_info(golden)
+    direct, twins = done.struct.warpRefList, lsst_flow.make_handles(golden, matched=True)
+    lists = {"imageScalerList": [None] * len(direct), "weightList": done.struct.weightList}
+    alike = [InMemoryDatasetHandle(handle.exposure, **ids) for handle in twins]
+    with pytest.raises(ValueError, match="matched by their data ids, so each must have one of its own"):
+        task.prepareInputs(direct, sky.bbox, alike)
+    for refs, matched in ((direct, alike), ([InMemoryDatasetHandle(h.exposure, **ids) for h in direct], twins)):
+        supplementary = SimpleNamespace(templateCoadd=done.template_exposure, warpRefList=matched)
+        with pytest.raises(ValueError, match="matched by their data ids, so each must have one of its own"):
+            task.run(sky, warpRefList=refs, **lists, supplementaryData=supplementary)
+
+
+def test_data_ids_of_any_kind(golden, done):
+    task, sky = done.task, lsst_flow.sky_info(golden)
+    direct, twins = lsst_flow.make_handles(golden), lsst_flow.make_handles(golden, matched=True)
+    for handle in (*direct, *twins):
+        handle.dataId = handle.dataId["visit"]  # a number
+    prepared = task.prepareInputs(direct, sky.bbox, twins)
+    lists = {name: getattr(prepared, name) for name in ("warpRefList", "imageScalerList", "weightList")}
+    supplementary = SimpleNamespace(templateCoadd=done.template_exposure, warpRefList=twins)
+    made = task.run(sky, **lists, supplementaryData=supplementary).coaddExposure
+    task.processResults(made)
+    same(from_lsst(made), done)
+
+
 @pytest.mark.parametrize("name", ["prefilterArtifacts", "filterArtifacts", "applyAltMaskPlanes", "setInexactPsf"])
 def test_methods_that_would_be_overridden_in_vain(golden, name):
     kind = type("Mine", (CompareWarpAssembleCoaddTask,), {name: lambda self, *args: None})
