@@ -305,8 +305,8 @@ def by_data_id(refs: Sequence[Any]) -> dict[Hashable, Any]:
 
 def data_key(ref: Any) -> Hashable:
     """What a warp and its twin have in common: the data id, of the engine's kind, a mapping, or any other id."""
-    data_id = getattr(ref, "dataId", None)
-    required = getattr(data_id, "required", data_id)
+    data_id: Any = getattr(ref, "dataId", None)
+    required: Any = getattr(data_id, "required", data_id)
     return frozenset(required.items()) if hasattr(required, "items") else required
 
 
